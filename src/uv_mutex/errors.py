@@ -1,0 +1,39 @@
+"""How the shim gives up: an exit status and one line for the user."""
+
+import sys
+
+#: Exit status when UV_MUTEX_TIMEOUT ran out (EX_TEMPFAIL of sysexits.h: try again later).
+TIMED_OUT = 75
+#: Exit status when there is no real uv, as a shell answers for a command it can't find.
+NO_UV = 127
+#: Exit status when the real uv is there but can't be started, as a shell answers.
+CANNOT_EXEC = 126
+#: Exit status of every other failure of the shim itself, uv's own for errors.
+FAILED = 2
+
+
+class MutexError(Exception):
+    """The call can't go on. Its text is the line shown to the user, without the leading ``uv-mutex:``."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NoUvError(MutexError):
+    """There is no real uv to pass the call to."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, NO_UV)
+
+
+def say(message: str) -> None:
+    """Print one line on stderr. Never raises: a closed or full stderr must not change what the call does."""
+    if sys.stderr is None:
+        return
+    text = message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        sys.stderr.write("uv-mutex: " + text.replace("\n", "\\n") + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass

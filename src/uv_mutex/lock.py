@@ -1,0 +1,379 @@
+"""The locks: where they live, take, wait, release, and who holds them.
+
+The lock is an flock on a descriptor that we own, the same that filelock.lock_descriptor takes. A lock that is free is
+taken here without importing filelock; see :mod:`uv_mutex.waiting` for one that isn't.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from uv_mutex.errors import MutexError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from uv_mutex.project import Project
+
+FOLDER = ".uv-mutex"
+#: Names the locks that an outer call holds while its child runs.
+HELD = "UV_MUTEX_HELD"
+_IGNORE_EVERYTHING = b"# made by uv-mutex\n*\n"
+#: Errors of flock that say "held": some file systems answer EACCES.
+BUSY = (errno.EAGAIN, errno.EACCES)
+#: Errors of flock that say "not here": FUSE, Lustre without -o flock, NFS without lockd.
+MISSING = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_RECORD_BYTES = 4096
+_LONGEST_TIMEOUT = 1e9
+
+
+class Place:
+    """Where a lock lives. ``path``: what is locked. ``is_folder``: an environment's own folder is locked.
+
+    ``mode_of``: the folder whose permissions the lock file copies, so that whoever may work there may lock.
+    """
+
+    __slots__ = ("is_folder", "mode_of", "path")
+
+    def __init__(self, path: str, mode_of: str, *, is_folder: bool = False) -> None:
+        self.path = path
+        self.mode_of = mode_of
+        self.is_folder = is_folder
+
+
+class Lock:
+    """A lock that this process holds until :meth:`release`, or until it ends."""
+
+    __slots__ = ("_fd", "_recorded", "place", "shared", "token")
+
+    def __init__(self, place: Place, fd: int, *, shared: bool) -> None:
+        self.place = place
+        self.shared = shared
+        self.token = ""
+        self._fd = fd
+        self._recorded = False
+
+    def record(self, command: str) -> None:
+        """Say in the lock file who holds it, for those who wait. On a full disk they are left guessing.
+
+        :param command: what the lock is held for.
+        """
+        if self.place.is_folder or self.shared:
+            return
+        holder = Holder(os.getpid(), os.uname().nodename, time.time(), command)
+        data = holder.encode()
+        try:
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+        except OSError:
+            return
+        self.token = holder.token
+        self._recorded = True
+
+    @property
+    def mark(self) -> str:
+        """What a nested call recognises this lock by."""
+        answer = os.fstat(self._fd)
+        return f"{answer.st_dev}:{answer.st_ino}:{self.token}"
+
+    def release(self) -> None:
+        """Let others in. The file stays: unlinked, it would split those who wait across two files."""
+        if self._recorded:
+            try:
+                os.ftruncate(self._fd, 0)
+            except OSError:
+                pass
+        os.close(self._fd)
+
+
+class Holder:
+    """Who holds a lock: ``pid`` on ``host``, since ``since`` (seconds of that host's clock), running ``command``."""
+
+    __slots__ = ("command", "host", "pid", "since", "token")
+
+    def __init__(self, pid: int, host: str, since: float, command: str) -> None:
+        self.pid = pid
+        self.host = host
+        self.since = since
+        self.command = command
+        self.token = f"{host}/{pid}/{since}"
+
+    def encode(self) -> bytes:
+        """The lock file's content: one line."""
+        line = f"{self.pid} {self.since} {self.host} {self.command}"
+        return line.replace("\n", " ").encode("utf-8", "surrogateescape")[: _RECORD_BYTES - 1] + b"\n"
+
+
+class Patience:
+    """How long a call waits, over all its locks. ``waited``: seconds so far."""
+
+    __slots__ = ("limit", "quiet", "waited")
+
+    def __init__(self, limit: float | None, *, quiet: bool) -> None:
+        """
+        :param limit: seconds; None for ever.
+        :param quiet: say nothing while waiting.
+        """
+        self.limit = limit
+        self.quiet = quiet
+        self.waited = 0.0
+
+    def wait(self, fd: int, place: Place, *, shared: bool) -> None:
+        """Block until the flock on ``fd`` is ours.
+
+        :raises MutexError: if the limit is reached.
+        :raises OSError: if flock fails.
+        """
+        from uv_mutex import waiting
+
+        began = time.monotonic()
+        try:
+            left = None if self.limit is None else max(0.0, self.limit - self.waited)
+            waiting.wait(fd, place, shared=shared, limit=left, quiet=self.quiet)
+        finally:
+            self.waited += time.monotonic() - began
+
+
+def patience(environ: "Mapping[str, str]", *, quiet: bool) -> Patience:
+    """The patience that UV_MUTEX_TIMEOUT asks for.
+
+    :raises MutexError: if that is no number of seconds.
+    """
+    text = environ.get("UV_MUTEX_TIMEOUT")
+    if not text:
+        return Patience(None, quiet=quiet)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < _LONGEST_TIMEOUT:
+        raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
+    return Patience(limit, quiet=quiet)
+
+
+def read_holder(path: str) -> Holder | None:
+    """Who holds the lock at ``path``, None if nobody wrote it down."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, _RECORD_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    fields = text.strip().split(" ", 3)
+    try:
+        return Holder(int(fields[0]), fields[2], float(fields[1]), fields[3])
+    except (IndexError, ValueError):
+        return None
+
+
+def places(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
+    """The locks that a call on this project needs, in the order to take them; none if it can't write anything.
+
+    :param project: the project.
+    :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.
+    """
+    root, environment = project.root, project.environment
+    if os.path.islink(environment):
+        environment = os.path.realpath(environment)
+    inside = environment == f"{root}/.venv"
+    needed = []
+    if inside or not keeps_lockfile:
+        if _writable(root, f"{root}/pyproject.toml", f"{root}/uv.lock"):
+            needed.append(Place(f"{root}/{FOLDER}/lock", root))
+        elif inside:
+            needed.extend(_environment_place(environment))
+    if not inside:
+        needed.extend(_environment_place(environment))
+    return needed
+
+
+def _environment_place(environment: str) -> "Iterable[Place]":
+    above, name = os.path.split(environment)
+    while not os.path.isdir(above):  # uv makes the folders above an environment as well
+        above, missing = os.path.split(above)
+        name = f"{missing}-{name}"
+    if _writable(above):
+        # For a project's own .venv this is the project lock, whichever project asks.
+        yield Place(f"{above}/{FOLDER}/{'lock' if name == '.venv' else name + '.lock'}", above)
+    elif _writable(environment):
+        # Its folder can't be replaced by one who can't write above it, so it can serve as the lock file.
+        yield Place(environment, above, is_folder=True)
+
+
+def _writable(*paths: str) -> bool:
+    return any(os.access(path, os.W_OK) for path in paths)
+
+
+def held_above(place: Place, environ: "Mapping[str, str]") -> bool:
+    """Whether the process that (directly or not) started this one holds the lock while it waits for us.
+
+    :param place: the lock.
+    :param environ: the environment, with the mark that the outer call left.
+    """
+    marks = environ.get(HELD)
+    if not marks:
+        return False
+    try:
+        answer = os.stat(place.path)
+    except OSError:
+        return False
+    for mark in marks.split(" "):
+        device, inode, token = [*mark.split(":", 2), "", ""][:3]
+        if (device, inode) == (str(answer.st_dev), str(answer.st_ino)):
+            # A daemon that outlives the outer call keeps the mark, but then the lock is free or another's.
+            holder = read_holder(place.path)
+            return not _is_free(place) and (not token or holder is None or holder.token == token)
+    return False
+
+
+def _is_free(place: Place) -> bool:
+    fd = _open(place)
+    try:
+        return try_flock(fd, shared=False)
+    finally:
+        os.close(fd)
+
+
+def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
+    """Take a lock, waiting for it if need be.
+
+    :param place: which one.
+    :param patience: how long to wait, and what to say meanwhile.
+    :param shared: only keep others from changing anything, as one of many.
+    :raises MutexError: if it can't be taken, or patience ran out.
+    """
+    while True:
+        fd = _open(place)
+        try:
+            if not try_flock(fd, shared=shared):
+                patience.wait(fd, place, shared=shared)
+            current = _is_current(fd, place)
+        except OSError as error:
+            os.close(fd)
+            raise _cannot(place, "lock", error) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        if current:
+            return Lock(place, fd, shared=shared)
+        os.close(fd)  # `git clean -fdx` took the folder away while we waited
+
+
+def see_other_hosts_writes(root: str) -> None:
+    """Drop what this host remembers of the project's folder; call it once the lock is taken.
+
+    Network file systems are consistent from close to open: only opening shows what the last holder wrote.
+    """
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        pass
+
+
+def try_flock(fd: int, *, shared: bool) -> bool:
+    """Take the flock if it is free.
+
+    :raises OSError: if the file system has none.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in BUSY:
+            return False
+        raise
+    return True
+
+
+def _is_current(fd: int, place: Place) -> bool:
+    """Whether the locked file is still the one that others find."""
+    try:
+        there, mine = os.stat(place.path), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _open(place: Place) -> int:
+    """Open what is to be locked, making it if it isn't there.
+
+    :raises MutexError: if that can't be.
+    """
+    if place.is_folder:
+        try:
+            return os.open(place.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise _cannot(place, "open", error) from None
+    for attempt in range(3):
+        try:
+            fd = os.open(place.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            if attempt == 2:
+                raise _cannot(place, "open", error) from None
+            _create(place)
+            continue
+        except PermissionError as error:
+            fd = _open_to_read(place, error)
+        except OSError as error:
+            raise _cannot(place, "open", error) from None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        break
+    raise MutexError(f"cannot lock {place.path}: it is not a regular file; remove it, or set UV_MUTEX=off")
+
+
+def _open_to_read(place: Place, denied: OSError) -> int:
+    """Another user's lock file that we may only read: enough for flock, except on NFS."""
+    try:
+        return os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        raise _cannot(place, "open", denied) from None
+
+
+def _create(place: Place) -> None:
+    folder = os.path.dirname(place.path)
+    try:
+        mode = os.stat(place.mode_of).st_mode & 0o777
+        try:
+            os.mkdir(folder)
+            os.chmod(folder, mode | 0o700)
+        except FileExistsError:
+            pass
+        ignore = f"{folder}/.gitignore"
+        if not os.path.lexists(ignore):
+            _write_new(ignore, mode, _IGNORE_EVERYTHING)
+        _write_new(place.path, mode, b"")
+    except OSError as error:
+        raise _cannot(place, "create", error) from None
+
+
+def _write_new(path: str, mode: int, content: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(fd, (mode | 0o600) & 0o666)
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _cannot(place: Place, verb: str, error: OSError) -> MutexError:
+    hints = {
+        errno.ELOOP: "it is a symlink; remove it",
+        errno.EISDIR: "remove that folder",
+        errno.EACCES: "give yourself write access there",
+        errno.EPERM: "give yourself write access there",
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+    }
+    hint = hints.get(error.errno or 0, "mend that")
+    return MutexError(f"cannot {verb} {place.path}: {error.strerror}; {hint}, or set UV_MUTEX=off to run uv unlocked")

@@ -1,0 +1,258 @@
+"""Hand the process over to the real uv, or run it as a child while a lock is held."""
+
+import errno
+import os
+import sys
+
+from uv_mutex.errors import CANNOT_EXEC, MutexError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as signals
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+else:
+    import _signal as signals  # `signal` wraps the same calls in enums, which cost 4 ms to import
+
+#: What Python sets to "ignore" when it starts, and what exec would keep that way.
+_IGNORED_BY_PYTHON = (signals.SIGPIPE, signals.SIGXFSZ)
+#: What Python puts in LC_CTYPE when it starts in a C locale (PEP 538).
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+#: Passed on to the child, so that a signal sent to the shim alone acts as if it had been sent to uv.
+_FORWARDED = (
+    signals.SIGINT,
+    signals.SIGTERM,
+    signals.SIGHUP,
+    signals.SIGQUIT,
+    signals.SIGUSR1,
+    signals.SIGUSR2,
+    signals.SIGWINCH,
+    signals.SIGCONT,
+    signals.SIGTSTP,
+)
+_PR_SET_PDEATHSIG = 1
+#: When the child says nothing else, a failed exec is told apart from uv's own statuses by this byte on a pipe.
+_ERRNO_BYTES = 4
+
+
+class Ended:
+    """How a child ended: by ``status`` (an exit status), or by ``signal`` (its number; 0 if it exited)."""
+
+    __slots__ = ("signal", "status")
+
+    def __init__(self, wait_status: int) -> None:
+        self.signal = os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else 0
+        self.status = 0 if self.signal else os.WEXITSTATUS(wait_status)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the child exited with status 0."""
+        return not self.signal and not self.status
+
+    @property
+    def shell_status(self) -> int:
+        """The one number a shell would give in ``$?``."""
+        return 128 + self.signal if self.signal else self.status
+
+
+def die_like_uv_on_interrupt() -> None:
+    """Let Ctrl-C end the shim at once, as it ends a program that isn't Python. Ignored stays ignored."""
+    if signals.getsignal(signals.SIGINT) is not signals.SIG_IGN:
+        signals.signal(signals.SIGINT, signals.SIG_DFL)
+
+
+def exec_uv(uv: str, words: list[str]) -> "NoReturn":
+    """Replace this process by the real uv, which then sees what it would have seen without the shim.
+
+    :param uv: path of the real uv.
+    :param words: the words after ``uv``.
+    :raises MutexError: if the kernel won't start it.
+    """
+    _undo_python()
+    try:
+        # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
+        # duplicates and the entries without "=" that os.environ can't hold.
+        os.execv(uv, ["uv", *words])
+    except OSError as error:
+        raise _cannot_exec(uv, error) from None
+
+
+def run_uv(uv: str, words: list[str], *, extra_env: "Mapping[str, str]", empty_stdin: bool = False) -> Ended:
+    """Run the real uv as a child and wait for it; see :func:`run_child`.
+
+    :param uv: path of the real uv.
+    :param words: the words after ``uv``.
+    :param extra_env: variables that the child sees besides its environment.
+    :param empty_stdin: give it /dev/null instead of our stdin, which belongs to the user's command.
+    :raises MutexError: if the kernel won't start it.
+    """
+
+    def start() -> None:
+        for name, value in extra_env.items():
+            os.putenv(name, value)
+        if empty_stdin:
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+        os.execv(uv, ["uv", *words])
+
+    return run_child(start, uv)
+
+
+def run_child(start: "Callable[[], None]", name: str) -> Ended:
+    """Fork, call ``start`` (which must exec), and wait for the child to end.
+
+    Signals that reach the shim alone are passed on; those that a terminal sends to the whole process group are not,
+    since the child has them already. Stopping and continuing works as for one process. If the shim dies, the child
+    dies (Linux), because the lock that the shim held is free then.
+
+    :param start: runs in the child, with signals, mask and locale as the shim found them.
+    :param name: what is started, for the error message.
+    :raises MutexError: if ``start`` could not exec.
+    """
+    pdeathsig = _load_pdeathsig()
+    told, tell = os.pipe()  # closed by a successful exec
+    old_mask = signals.pthread_sigmask(signals.SIG_BLOCK, {*_FORWARDED, signals.SIGCHLD})
+    # Inherited as "ignore", SIGCHLD would make the kernel throw the child's status away.
+    old_chld = signals.signal(signals.SIGCHLD, signals.SIG_DFL)
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        failure = errno.EIO
+        try:
+            pdeathsig()
+            if os.getppid() == parent:
+                _undo_python()
+                signals.signal(signals.SIGCHLD, old_chld)
+                signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
+                start()
+        except OSError as error:
+            failure = error.errno or errno.EIO
+        finally:
+            os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
+            os._exit(CANNOT_EXEC)
+    try:
+        os.close(tell)
+        failed = os.read(told, _ERRNO_BYTES)
+        os.close(told)
+        ended = _wait(pid)
+    finally:
+        signals.signal(signals.SIGCHLD, old_chld)
+        signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
+    if failed:
+        number = int.from_bytes(failed, "little")
+        raise _cannot_exec(name, OSError(number, os.strerror(number)))
+    return ended
+
+
+def true_command() -> str:
+    """A command that does nothing, by its full path: PATH need not lead to it."""
+    return next((path for path in ("/usr/bin/true", "/bin/true") if os.access(path, os.X_OK)), "true")
+
+
+def end_like(ended: Ended) -> "NoReturn":
+    """End this process as the child ended: with its exit status, or killed by the same signal."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+    if ended.signal:
+        _no_core_dump()
+        if ended.signal not in (signals.SIGKILL, signals.SIGSTOP):
+            signals.signal(ended.signal, signals.SIG_DFL)
+            signals.pthread_sigmask(signals.SIG_UNBLOCK, {ended.signal})
+        os.kill(os.getpid(), ended.signal)
+    os._exit(ended.shell_status)
+
+
+def _wait(pid: int) -> Ended:
+    """Wait for the child, passing signals on to it meanwhile. All of them are blocked here."""
+    wanted = {*_FORWARDED, signals.SIGCHLD}
+    while True:
+        done, wait_status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return Ended(wait_status)
+        number, from_terminal = _next_signal(wanted)
+        if number == signals.SIGCHLD:
+            continue
+        if not from_terminal:
+            _kill(pid, number)
+        if number == signals.SIGTSTP:
+            _stop_as_by_default()
+
+
+def _next_signal(wanted: "set[signals.Signals]") -> tuple[int, bool]:
+    """Wait for a signal; say which, and whether the kernel sent it to the whole foreground process group."""
+    if sys.platform == "linux":
+        info = signals.sigwaitinfo(wanted)
+        return info.si_signo, info.si_code > 0
+    # macOS has no sigwaitinfo: what a terminal can send is taken to come from there.
+    number = signals.sigwait(wanted)
+    keys = (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP, signals.SIGWINCH, signals.SIGCONT)
+    return number, number in keys and os.isatty(0)
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _stop_as_by_default() -> None:
+    """Stop this process by SIGTSTP's default action, so that a shell sees the job stopped."""
+    old = signals.signal(signals.SIGTSTP, signals.SIG_DFL)
+    os.kill(os.getpid(), signals.SIGTSTP)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGTSTP})
+    signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTSTP})
+    if old is not None:
+        signals.signal(signals.SIGTSTP, old)
+
+
+def _undo_python() -> None:
+    """Take back what the interpreter changed in this process when it started."""
+    for number in _IGNORED_BY_PYTHON:
+        signals.signal(number, signals.SIG_DFL)
+    if os.environ.get("LC_CTYPE") in _COERCED:
+        _restore_lc_ctype()
+
+
+def _restore_lc_ctype() -> None:
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:  # macOS: Python coerces only where LC_CTYPE said nothing or "C"
+        entries = []
+    values = [entry[9:] for entry in entries if entry.startswith(b"LC_CTYPE=")]
+    if values:
+        os.putenv(b"LC_CTYPE", values[0])
+    else:
+        os.unsetenv("LC_CTYPE")
+
+
+def _load_pdeathsig() -> "Callable[[], None]":
+    """Prepare the call, in the parent, that makes the kernel kill a child when its parent dies."""
+    if sys.platform != "linux":
+        return lambda: None
+    try:
+        import ctypes
+    except ImportError:  # a Python built without libffi
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    arguments = (ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signals.SIGKILL))
+    return lambda: prctl(*arguments) and None
+
+
+def _no_core_dump() -> None:
+    """The child left its own core, if one was wanted; Python's would only hide it."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def _cannot_exec(name: str, error: OSError) -> MutexError:
+    return MutexError(
+        f"cannot start {name}: {error.strerror}; check that file, or name another in UV_MUTEX_UV", CANNOT_EXEC
+    )

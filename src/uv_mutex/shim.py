@@ -1,0 +1,183 @@
+"""One call of `uv` from start to end."""
+
+import os
+import sys
+
+from uv_mutex import process, realuv
+from uv_mutex.errors import MutexError, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from uv_mutex.commandline import Call
+    from uv_mutex.lock import Lock, Place
+    from uv_mutex.process import Ended
+    from uv_mutex.project import Project
+
+#: Without one of these words no call is guarded. commandline.GUARDED says the same; importing that costs 0.5 ms.
+_GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+_OFF = ("off", "0", "false", "no")
+
+
+def main(words: list[str]) -> "NoReturn":
+    """Do what the front door was called for; ends by exec, or exits as uv would.
+
+    :param words: the words after ``uv``.
+    """
+    process.die_like_uv_on_interrupt()
+    try:
+        uv = realuv.find(os.environ)
+        if not _is_off() and any(word in _GUARDED_WORDS for word in words):
+            _guard(uv, words)
+        process.exec_uv(uv, words)
+    except MutexError as error:
+        say(str(error))
+        sys.exit(error.status)
+
+
+def _is_off() -> bool:
+    return os.environ.get("UV_MUTEX", "").lower() in _OFF
+
+
+def _guard(uv: str, words: list[str]) -> None:
+    """Take the call through the lock if it can change the project; return if it can't.
+
+    :raises MutexError: if the lock can't be had.
+    """
+    from uv_mutex import commandline, lock, project
+
+    asked: dict[str, str] = {}
+
+    def ask_help(subcommand: str) -> str:
+        if subcommand not in asked:
+            asked[subcommand] = realuv.help_text(uv, [subcommand] if subcommand else [])
+        return asked[subcommand]
+
+    call = commandline.parse(words, ask_help)
+    if call is None:
+        return
+    settings = project.Settings(os.environ, ask_help)
+    if project.harmless(call, settings):
+        return
+    try:
+        found = project.find(call, settings, lambda wanted: realuv.version_at_least(uv, wanted))
+    except OSError:  # the working directory is gone, and uv says so
+        return
+    if found is None:
+        return
+    places = lock.places(found, keeps_lockfile=project.keeps_lockfile(call, settings))
+    places = [place for place in places if not lock.held_above(place, os.environ)]
+    if places:
+        _Guarded(uv, call, found, places).go()
+
+
+class _Guarded:
+    """A call that needs locks."""
+
+    def __init__(self, uv: str, call: "Call", project: "Project", places: "list[Place]") -> None:
+        from uv_mutex import freshness, lock
+
+        self._uv = uv
+        self._call = call
+        self._project = project
+        self._places = places
+        self._patience = lock.patience(os.environ, quiet=call.quiet)
+        self._note = freshness.Note(project, call, os.environ, uv)
+        self._locks: list[Lock] = []
+        self._log = None
+        if os.environ.get("UV_MUTEX_LOG"):
+            from uv_mutex import log
+
+            self._log = log.Entry(os.environ["UV_MUTEX_LOG"], call.words, project.root)
+
+    def go(self) -> "NoReturn":
+        """Take the locks, do the work, release them."""
+        try:
+            if self._call.subcommand == "run":
+                self._run()
+            elif self._call.subcommand == "sync":
+                self._sync()
+            self._take(shared=False)
+            self._end_like(self._work_under_lock())
+        except MutexError as error:
+            self._write_log(prepared=False, status=error.status)
+            raise
+
+    def _run(self) -> "NoReturn":
+        """Prepare unless fresh; then, without the lock, let the user's command run."""
+        prepared = False
+        self._take(shared=True)
+        if not self._note.fresh():
+            self._retake(shared=False)
+            if not self._note.fresh():
+                self._prepare()
+                prepared = True
+        self._release()
+        self._write_log(prepared=prepared, status=None)
+        process.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
+
+    def _prepare(self) -> None:
+        """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
+        self._note.before_preparation()
+        words = self._call.preparation(process.true_command())
+        ended = process.run_uv(self._uv, words, extra_env=self._marks(), empty_stdin=True)
+        if not ended.ok:
+            self._end_like(ended, prepared=True)
+        self._note.write()
+
+    def _sync(self) -> "NoReturn":
+        """A fresh environment is checked side by side with others, anything else alone."""
+        self._take(shared=True)
+        while True:
+            if self._note.fresh():
+                self._end_like(self._run_child())
+            self._retake(shared=False)
+            if not self._note.fresh():
+                self._end_like(self._work_under_lock(), prepared=True)
+            self._retake(shared=True)
+
+    def _work_under_lock(self) -> "Ended":
+        self._note.before_preparation()
+        ended = self._run_child()
+        if ended.ok and self._call.subcommand == "sync":
+            self._note.write()
+        return ended
+
+    def _run_child(self) -> "Ended":
+        return process.run_uv(self._uv, self._call.words, extra_env=self._marks())
+
+    def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
+        self._release()
+        self._write_log(prepared=prepared, status=ended.shell_status)
+        process.end_like(ended)
+
+    def _take(self, *, shared: bool) -> None:
+        from uv_mutex import lock
+
+        for place in self._places:
+            taken = lock.take(place, self._patience, shared=shared)
+            self._locks.append(taken)
+            taken.record(f"uv {self._call.subcommand}")
+        lock.see_other_hosts_writes(self._project.root)
+        if self._log:
+            self._log.taken(self._patience.waited)
+
+    def _retake(self, *, shared: bool) -> None:
+        self._release()
+        self._take(shared=shared)
+
+    def _release(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
+
+    def _marks(self) -> dict[str, str]:
+        from uv_mutex import lock
+
+        outer = os.environ.get(lock.HELD)
+        marks = [taken.mark for taken in self._locks]
+        return {lock.HELD: " ".join([outer, *marks] if outer else marks)}
+
+    def _write_log(self, *, prepared: bool, status: int | None) -> None:
+        if self._log:
+            self._log.write(prepared=prepared, status=status)

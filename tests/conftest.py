@@ -1,0 +1,45 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from support.index import LocalIndex
+from support.project import Project
+from support.shim import Shim, install_shim
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[LocalIndex]:
+    """An empty index: put archives into its folder."""
+    with LocalIndex(tmp_path / "index") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Shim:
+    """The shim, installed once for all workers of a test session."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    installed = Shim(base / "shim")
+    with FileLock(base / "shim.lock"):
+        if not (base / "shim.done").exists():
+            install_shim(installed.prefix)
+            (base / "shim.done").touch()
+    return installed
+
+
+@pytest.fixture
+def project_factory(request: pytest.FixtureRequest, tmp_path: Path, index: LocalIndex) -> Callable[..., Project]:
+    """Makes projects (Project.make) that use the index; the shim is installed when the first environment asks."""
+
+    def make(folder: str = "demo", **options: object) -> Project:
+        defaults = {"index_url": index.url, "shim": lambda: request.getfixturevalue("shim")}
+        return Project.make(tmp_path / folder, **{**defaults, **options})  # type: ignore[arg-type]
+
+    return make

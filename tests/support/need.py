@@ -1,0 +1,25 @@
+"""What a test needs of the machine. A laptop may lack it and skips; CI must have it and fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def executable(name: str) -> str:
+    """The path of a program on PATH."""
+    return shutil.which(name) or _lacking(f"needs {name}")
+
+
+def root() -> None:
+    """The rights of root."""
+    if os.geteuid() != 0:
+        _lacking("needs root")
+
+
+def _lacking(reason: str) -> str:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI must not skip")
+    pytest.skip(reason)

@@ -1,0 +1,79 @@
+"""Real uv, in several versions, each in a folder that holds nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+VERSIONS = ("0.5.31", "0.7.8", "0.8.24", "0.9.30", "newest")
+all_versions = pytest.mark.parametrize("uv_version", VERSIONS)
+
+
+@lru_cache
+def uv(version: str) -> Path:
+    """The real uv of a version, installed first where the cache lacks it.
+
+    :param version: a version number, or "newest": what the package index calls newest, asked once a day.
+    """
+    cache = Path(os.environ.get("UV_MUTEX_TEST_CACHE") or "~/.cache/uv-mutex-tests").expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{version}.lock"):
+        return _newest(cache) if version == "newest" else _fixed(cache, version)
+
+
+@lru_cache
+def numeric_version(version: str) -> str:
+    """What `uv --version` says, without the words around it."""
+    return _ask(uv(version))
+
+
+def _fixed(cache: Path, version: str) -> Path:
+    binary = _place(cache, version)
+    if not binary.exists():
+        _install(cache, f"uv=={version}")
+    return binary
+
+
+def _newest(cache: Path) -> Path:
+    stamp = cache / "newest.txt"
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    day, version = stamp.read_text().split() if stamp.exists() else ("", "")
+    if day != today or not _place(cache, version).exists():
+        version = _install(cache, "uv")
+        stamp.write_text(f"{today} {version}\n")
+    return _place(cache, version)
+
+
+def _place(cache: Path, version: str) -> Path:
+    return cache / f"uv-{version}" / "uv"
+
+
+def _install(cache: Path, requirement: str) -> str:
+    """Install into a passing venv and keep the binary alone: on PATH, its folder brings no python and no pip."""
+    with tempfile.TemporaryDirectory(dir=cache, prefix="venv-") as venv:
+        _run(sys.executable, "-m", "venv", venv)
+        pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        _run(*pip, "--only-binary", "uv", requirement)
+        version = _ask(Path(venv, "bin", "uv"))
+        place = _place(cache, version)
+        place.parent.mkdir(exist_ok=True)
+        os.replace(Path(venv, "bin", "uv"), place)
+    return version
+
+
+def _ask(binary: Path) -> str:
+    return _run(str(binary), "--version").split()[1]
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout
