@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FOLDER = ".uv-mutex"
 _HEAD = "uv-mutex note 1"
+#: Follows the head where stat may tell what a network file system remembers instead of what is there.
+_REOPEN = " reopen"
 _DISTRIBUTIONS = "# distributions"
 _DIST_SUFFIXES = (".dist-info", ".egg-info", ".egg-link", ".pth", ".egg")
 #: Variables besides UV_* that decide where uv looks for its configuration.
@@ -69,12 +71,15 @@ class Note:
             return False
         paths, _, distributions = text.partition(f"{_DISTRIBUTIONS}\n")
         lines = paths.split("\n")
-        if lines[:2] != [_HEAD, self._keys[0]] or len(lines) < 4:
+        reopen = lines[0] == _HEAD + _REOPEN
+        if not (reopen or lines[0] == _HEAD) or len(lines) < 4 or lines[1] != self._keys[0]:
             return False
         packages_moved = False
         for line in lines[2:-1]:
             kind, _, rest = line.partition(" ")
             path = rest.partition(" ")[2]
+            if reopen:
+                _reopen(path)
             if _describe(kind, path) == line:
                 continue
             if kind != "packages":
@@ -98,9 +103,12 @@ class Note:
         decided = self._outputs()
         if decided is None:
             return
+        from uv_mutex import mounts
+
         distributions = "".join(_distributions(self._project.environment))
+        head = _HEAD if mounts.is_local(self._project.environment) else _HEAD + _REOPEN
         for key in self._keys:
-            lines = [_HEAD, key, *self._before, *decided]
+            lines = [head, key, *self._before, *decided]
             if not any("\n" in line for line in lines):
                 text = "\n".join(lines) + f"\n{_DISTRIBUTIONS}\n{distributions}"
                 _replace(self._path(key), text.encode("utf-8", "surrogateescape"))
@@ -178,6 +186,14 @@ def _describe(kind: str, path: str) -> str:
     if kind == "exists":
         return f"{kind} + {path}"
     return f"{kind} {answer.st_mtime_ns}/{answer.st_size}/{answer.st_ino} {path}"
+
+
+def _reopen(path: str) -> None:
+    """Make a network file system ask its server: it is consistent from close to open, not from write to stat."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        pass
 
 
 def _folders(project: "Project") -> "Iterator[str]":

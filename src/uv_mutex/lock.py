@@ -14,11 +14,13 @@ from uv_mutex.errors import MutexError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from uv_mutex.project import Project
+    from uv_mutex.waiting import Wait
 
 FOLDER = ".uv-mutex"
+FLOCK, LEASE = "flock", "lease"
 #: Names the locks that an outer call holds while its child runs.
 HELD = "UV_MUTEX_HELD"
 _IGNORE_EVERYTHING = b"# made by uv-mutex\n*\n"
@@ -47,6 +49,7 @@ class Place:
 class Lock:
     """A lock that this process holds until :meth:`release`, or until it ends."""
 
+    backend = FLOCK
     __slots__ = ("_fd", "_recorded", "place", "shared", "token")
 
     def __init__(self, place: Place, fd: int, *, shared: bool) -> None:
@@ -79,6 +82,13 @@ class Lock:
         answer = os.fstat(self._fd)
         return f"{answer.st_dev}:{answer.st_ino}:{self.token}"
 
+    def lost(self) -> str | None:
+        """Why others may be inside by now, None if they can't be. A network's file server can forget its clients."""
+        try:
+            return None if try_flock(self._fd, shared=self.shared) else "another call took it over"
+        except OSError as error:
+            return f"the file server dropped it ({error.strerror})"
+
     def release(self) -> None:
         """Let others in. The file stays: unlinked, it would split those who wait across two files."""
         if self._recorded:
@@ -110,48 +120,44 @@ class Holder:
 class Patience:
     """How long a call waits, over all its locks. ``waited``: seconds so far."""
 
-    __slots__ = ("limit", "quiet", "waited")
+    __slots__ = ("backend", "limit", "quiet", "waited")
 
-    def __init__(self, limit: float | None, *, quiet: bool) -> None:
+    def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None) -> None:
         """
         :param limit: seconds; None for ever.
         :param quiet: say nothing while waiting.
+        :param backend: the only kind of lock to take; None for whichever the file system has.
         """
         self.limit = limit
         self.quiet = quiet
+        self.backend = backend
         self.waited = 0.0
 
-    def wait(self, fd: int, place: Place, *, shared: bool) -> None:
-        """Block until the flock on ``fd`` is ours.
+    def waiting(self, place: Place) -> "Wait":
+        """A context in which to wait for a lock."""
+        from uv_mutex.waiting import Wait
 
-        :raises MutexError: if the limit is reached.
-        :raises OSError: if flock fails.
-        """
-        from uv_mutex import waiting
-
-        began = time.monotonic()
-        try:
-            left = None if self.limit is None else max(0.0, self.limit - self.waited)
-            waiting.wait(fd, place, shared=shared, limit=left, quiet=self.quiet)
-        finally:
-            self.waited += time.monotonic() - began
+        return Wait(place, self)
 
 
 def patience(environ: "Mapping[str, str]", *, quiet: bool) -> Patience:
-    """The patience that UV_MUTEX_TIMEOUT asks for.
+    """The patience that UV_MUTEX_TIMEOUT and UV_MUTEX_BACKEND ask for.
 
-    :raises MutexError: if that is no number of seconds.
+    :raises MutexError: if the one is no number of seconds, or the other no kind of lock.
     """
+    backend = environ.get("UV_MUTEX_BACKEND") or None
+    if backend not in (None, FLOCK, LEASE):
+        raise MutexError(f"UV_MUTEX_BACKEND={backend} is neither flock nor lease; set one of them, or unset it")
     text = environ.get("UV_MUTEX_TIMEOUT")
     if not text:
-        return Patience(None, quiet=quiet)
+        return Patience(None, quiet=quiet, backend=backend)
     try:
         limit = float(text)
     except ValueError:
         limit = -1.0
     if not 0 <= limit < _LONGEST_TIMEOUT:
         raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
-    return Patience(limit, quiet=quiet)
+    return Patience(limit, quiet=quiet, backend=backend)
 
 
 def read_holder(path: str) -> Holder | None:
@@ -234,9 +240,15 @@ def held_above(place: Place, environ: "Mapping[str, str]") -> bool:
 
 
 def _is_free(place: Place) -> bool:
+    if recorded_backend(place) == LEASE:
+        from uv_mutex import lease
+
+        return not os.path.exists(lease.marker(place))
     fd = _open(place)
     try:
         return try_flock(fd, shared=False)
+    except OSError as error:
+        raise _cannot(place, "lock", error) from None
     finally:
         os.close(fd)
 
@@ -250,20 +262,70 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
     :raises MutexError: if it can't be taken, or patience ran out.
     """
     while True:
+        recorded = recorded_backend(place)
+        if patience.backend and recorded and patience.backend != recorded:
+            raise _mixed(place, f"UV_MUTEX_BACKEND={patience.backend}", recorded)
+        wanted = patience.backend or recorded
         fd = _open(place)
+        lock: Lock | None = None
         try:
-            if not try_flock(fd, shared=shared):
-                patience.wait(fd, place, shared=shared)
-            current = _is_current(fd, place)
-        except OSError as error:
-            os.close(fd)
-            raise _cannot(place, "lock", error) from None
-        except BaseException:
-            os.close(fd)
+            if wanted != LEASE:
+                lock = _take_flock(fd, place, patience, shared=shared)
+            if lock is None:
+                if wanted == FLOCK:
+                    raise _mixed(place, "this host, which has no flock there,", FLOCK)
+                lock = _take_lease(fd, place, patience, shared=shared)
+            # The first to lock decides for all; if another kind was first by a moment, do as it did.
+            agreed = recorded or _record_backend(place, lock.backend)
+            current = agreed == lock.backend and _is_current(fd, place)
+        except BaseException as error:
+            if lock:
+                lock.release()
+            else:
+                os.close(fd)
+            if isinstance(error, OSError):
+                raise _cannot(place, "lock", error) from None
             raise
         if current:
-            return Lock(place, fd, shared=shared)
-        os.close(fd)  # `git clean -fdx` took the folder away while we waited
+            return lock
+        lock.release()  # or `git clean -fdx` took the folder away while we waited
+
+
+def _take_flock(fd: int, place: Place, patience: Patience, *, shared: bool) -> Lock | None:
+    """Wait for the flock; None if the file system has none."""
+    try:
+        if not try_flock(fd, shared=shared):
+            with patience.waiting(place) as wait:
+                wait.for_flock(fd, shared=shared)
+    except OSError as error:
+        if error.errno not in MISSING or place.is_folder:
+            raise
+        return None
+    return Lock(place, fd, shared=shared)
+
+
+def _take_lease(fd: int, place: Place, patience: Patience, *, shared: bool) -> Lock:
+    from uv_mutex import lease
+
+    return lease.take(place, fd, patience, shared=shared)
+
+
+def watch(locks: "list[Lock]") -> "Callable[[], str | None] | None":
+    """What tells, asked again and again while a child runs, why a lock is no longer ours. None if none can be lost."""
+    from uv_mutex import mounts
+
+    fragile = [held for held in locks if held.backend == LEASE or not mounts.is_local(held.place.path)]
+    if not fragile:
+        return None
+
+    def lost() -> str | None:
+        for held in fragile:
+            reason = held.lost()
+            if reason:
+                return f"lost the lock {held.place.path}: {reason}"
+        return None
+
+    return lost
 
 
 def see_other_hosts_writes(root: str) -> None:
@@ -337,6 +399,56 @@ def _open_to_read(place: Place, denied: OSError) -> int:
         raise _cannot(place, "open", denied) from None
 
 
+def recorded_backend(place: Place) -> str | None:
+    """The kind of lock that a project uses, None if it was never locked."""
+    if place.is_folder:
+        return FLOCK
+    try:
+        fd = os.open(_backend_file(place), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 64).strip()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return {b"flock": FLOCK, b"lease": LEASE}.get(text)
+
+
+def _record_backend(place: Place, backend: str) -> str:
+    """Write the kind of lock down, so that all hosts use one kind; return what stands there then."""
+    path = _backend_file(place)
+    temporary = f"{path}.{os.uname().nodename}.{os.getpid()}"
+    try:
+        _write_new(temporary, file_mode(place), backend.encode() + b"\n")
+        try:
+            os.link(temporary, path)  # all or nothing, and never over another's
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(temporary)
+    except OSError:  # no hard links, or a full disk: what isn't written down can't be compared
+        return backend
+    return recorded_backend(place) or backend
+
+
+def _backend_file(place: Place) -> str:
+    return os.path.join(os.path.dirname(place.path), "backend")
+
+
+def _mixed(place: Place, who: str, recorded: str) -> MutexError:
+    return MutexError(
+        f"{who} can't lock {place.path}: the project is locked by {recorded} on other hosts or before; set "
+        f"UV_MUTEX_BACKEND=lease on all of them while none runs, and remove {_backend_file(place)}"
+    )
+
+
+def file_mode(place: Place) -> int:
+    """The permissions of a lock's files: whoever may write the folder may lock it."""
+    return (os.stat(place.mode_of).st_mode | 0o600) & 0o666
+
+
 def _create(place: Place) -> None:
     folder = os.path.dirname(place.path)
     try:
@@ -348,8 +460,8 @@ def _create(place: Place) -> None:
             pass
         ignore = f"{folder}/.gitignore"
         if not os.path.lexists(ignore):
-            _write_new(ignore, mode, _IGNORE_EVERYTHING)
-        _write_new(place.path, mode, b"")
+            _write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
+        _write_new(place.path, file_mode(place), b"")
     except OSError as error:
         raise _cannot(place, "create", error) from None
 
@@ -360,7 +472,7 @@ def _write_new(path: str, mode: int, content: bytes) -> None:
     except FileExistsError:
         return
     try:
-        os.fchmod(fd, (mode | 0o600) & 0o666)
+        os.fchmod(fd, mode)
         os.write(fd, content)
     finally:
         os.close(fd)

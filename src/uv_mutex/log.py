@@ -20,30 +20,38 @@ class Entry:
         self._words = words
         self._root = root
         self._began = time.time()
-        self._taken: float | None = None
-        self._waited = 0.0
+        self._taken = 0.0
+        self._held = 0.0
+        self._written = False
 
-    def taken(self, waited: float) -> None:
-        """The lock is ours, after ``waited`` seconds of waiting in all."""
-        self._waited = waited
-        if self._taken is None:
-            self._taken = time.monotonic()
+    def taken(self) -> None:
+        """The locks are ours now."""
+        self._taken = time.monotonic()
 
-    def write(self, *, prepared: bool, status: int | None) -> None:
+    def released(self) -> None:
+        """The locks are free again."""
+        if self._taken:
+            self._held += time.monotonic() - self._taken
+            self._taken = 0.0
+
+    def write(self, *, waited: float, prepared: bool, status: int | None) -> None:
         """Append the line. A file that can't be written costs one warning, not the call.
 
+        :param waited: seconds spent waiting for locks.
         :param prepared: whether this call brought the environment up to date under the lock.
         :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
         """
-        held = 0.0 if self._taken is None else time.monotonic() - self._taken
+        if self._written:  # the exec that it announced failed
+            return
+        self._written = True
         line = {
             "time": round(self._began, 6),
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "command": " ".join(["uv", *self._words]),
             "project": self._root,
-            "waited": round(self._waited, 6),
-            "held": round(held, 6),
+            "waited": round(waited, 6),
+            "held": round(self._held, 6),
             "prepared": prepared,
             "exit": status,
         }

@@ -1,5 +1,6 @@
 """Hand the process over to the real uv, or run it as a child while a lock is held."""
 
+import _thread
 import errno
 import os
 import sys
@@ -33,6 +34,7 @@ _FORWARDED = (
 _PR_SET_PDEATHSIG = 1
 #: When the child says nothing else, a failed exec is told apart from uv's own statuses by this byte on a pipe.
 _ERRNO_BYTES = 4
+_GUARD_SECONDS = 0.25
 
 
 class Ended:
@@ -77,14 +79,22 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
         raise _cannot_exec(uv, error) from None
 
 
-def run_uv(uv: str, words: list[str], *, extra_env: "Mapping[str, str]", empty_stdin: bool = False) -> Ended:
+def run_uv(
+    uv: str,
+    words: list[str],
+    *,
+    extra_env: "Mapping[str, str]",
+    empty_stdin: bool = False,
+    lost: "Callable[[], str | None] | None" = None,
+) -> Ended:
     """Run the real uv as a child and wait for it; see :func:`run_child`.
 
     :param uv: path of the real uv.
     :param words: the words after ``uv``.
     :param extra_env: variables that the child sees besides its environment.
     :param empty_stdin: give it /dev/null instead of our stdin, which belongs to the user's command.
-    :raises MutexError: if the kernel won't start it.
+    :param lost: see :func:`run_child`.
+    :raises MutexError: if the kernel won't start it, or it was stopped because a lock was lost.
     """
 
     def start() -> None:
@@ -95,10 +105,10 @@ def run_uv(uv: str, words: list[str], *, extra_env: "Mapping[str, str]", empty_s
             os.dup2(null, 0)
         os.execv(uv, ["uv", *words])
 
-    return run_child(start, uv)
+    return run_child(start, uv, lost)
 
 
-def run_child(start: "Callable[[], None]", name: str) -> Ended:
+def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | None] | None" = None) -> Ended:
     """Fork, call ``start`` (which must exec), and wait for the child to end.
 
     Signals that reach the shim alone are passed on; those that a terminal sends to the whole process group are not,
@@ -107,7 +117,9 @@ def run_child(start: "Callable[[], None]", name: str) -> Ended:
 
     :param start: runs in the child, with signals, mask and locale as the shim found them.
     :param name: what is started, for the error message.
-    :raises MutexError: if ``start`` could not exec.
+    :param lost: asked every quarter of a second; once it gives a reason the child is killed, since two writers are
+        worse than none.
+    :raises MutexError: if ``start`` could not exec, or for what ``lost`` said.
     """
     pdeathsig = _load_pdeathsig()
     told, tell = os.pipe()  # closed by a successful exec
@@ -134,14 +146,43 @@ def run_child(start: "Callable[[], None]", name: str) -> Ended:
         os.close(tell)
         failed = os.read(told, _ERRNO_BYTES)
         os.close(told)
+        guard = _Guard(pid, lost)
         ended = _wait(pid)
+        guard.stop()
     finally:
         signals.signal(signals.SIGCHLD, old_chld)
         signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
         raise _cannot_exec(name, OSError(number, os.strerror(number)))
+    if guard.reason:
+        raise MutexError(f"{guard.reason}; uv was stopped, run it again")
     return ended
+
+
+class _Guard:
+    """A thread that kills the child once the lock that it works under is lost."""
+
+    def __init__(self, pid: int, lost: "Callable[[], str | None] | None") -> None:
+        self.reason: str | None = None
+        self._pid = pid
+        self._lost = lost
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        if lost:
+            _thread.start_new_thread(self._run, (lost,))  # with all signals blocked, as they are here
+
+    def _run(self, lost: "Callable[[], str | None]") -> None:
+        while not self._running.acquire(timeout=_GUARD_SECONDS):
+            reason = lost()
+            if reason:
+                self.reason = reason
+                _kill(self._pid, signals.SIGKILL)
+                return
+
+    def stop(self) -> None:
+        """End the thread; the child is gone."""
+        self._running.release()
 
 
 def true_command() -> str:

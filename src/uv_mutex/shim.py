@@ -101,6 +101,7 @@ class _Guarded:
             self._take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
+            self._release()
             self._write_log(prepared=False, status=error.status)
             raise
 
@@ -121,7 +122,7 @@ class _Guarded:
         """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
         self._note.before_preparation()
         words = self._call.preparation(process.true_command())
-        ended = process.run_uv(self._uv, words, extra_env=self._marks(), empty_stdin=True)
+        ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
         self._note.write()
@@ -131,7 +132,7 @@ class _Guarded:
         self._take(shared=True)
         while True:
             if self._note.fresh():
-                self._end_like(self._run_child())
+                self._end_like(self._run_child(self._call.words))
             self._retake(shared=False)
             if not self._note.fresh():
                 self._end_like(self._work_under_lock(), prepared=True)
@@ -139,13 +140,23 @@ class _Guarded:
 
     def _work_under_lock(self) -> "Ended":
         self._note.before_preparation()
-        ended = self._run_child()
+        ended = self._run_child(self._call.words)
         if ended.ok and self._call.subcommand == "sync":
             self._note.write()
         return ended
 
-    def _run_child(self) -> "Ended":
-        return process.run_uv(self._uv, self._call.words, extra_env=self._marks())
+    def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
+        from uv_mutex import lock
+
+        outer = os.environ.get(lock.HELD)
+        marks = [taken.mark for taken in self._locks]
+        return process.run_uv(
+            self._uv,
+            words,
+            extra_env={lock.HELD: " ".join([outer, *marks] if outer else marks)},
+            empty_stdin=empty_stdin,
+            lost=lock.watch(self._locks),
+        )
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
         self._release()
@@ -161,7 +172,7 @@ class _Guarded:
             taken.record(f"uv {self._call.subcommand}")
         lock.see_other_hosts_writes(self._project.root)
         if self._log:
-            self._log.taken(self._patience.waited)
+            self._log.taken()
 
     def _retake(self, *, shared: bool) -> None:
         self._release()
@@ -170,14 +181,9 @@ class _Guarded:
     def _release(self) -> None:
         while self._locks:
             self._locks.pop().release()
-
-    def _marks(self) -> dict[str, str]:
-        from uv_mutex import lock
-
-        outer = os.environ.get(lock.HELD)
-        marks = [taken.mark for taken in self._locks]
-        return {lock.HELD: " ".join([outer, *marks] if outer else marks)}
+        if self._log:
+            self._log.released()
 
     def _write_log(self, *, prepared: bool, status: int | None) -> None:
         if self._log:
-            self._log.write(prepared=prepared, status=status)
+            self._log.write(waited=self._patience.waited, prepared=prepared, status=status)

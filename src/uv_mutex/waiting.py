@@ -16,9 +16,10 @@ from uv_mutex.errors import TIMED_OUT, MutexError, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
+    from collections.abc import Callable
     from types import FrameType
 
-    from uv_mutex.lock import Place
+    from uv_mutex.lock import Patience, Place
 else:
     import _signal as signals
 
@@ -34,43 +35,6 @@ class _TimeUpError(Exception):
     pass
 
 
-def wait(fd: int, place: "Place", *, shared: bool, limit: float | None, quiet: bool) -> None:
-    """Block until the flock on ``fd`` is ours.
-
-    :param fd: the lock's descriptor.
-    :param place: the lock, for the messages.
-    :param shared: whether a shared lock is wanted.
-    :param limit: seconds to wait at the most; None for ever.
-    :param quiet: say nothing.
-    :raises MutexError: if the limit is reached.
-    :raises OSError: if flock fails.
-    """
-    watcher = _Watcher(place, limit, quiet=quiet)
-    watcher.start()
-    try:
-        if mounts.is_local(place.path):
-            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        else:
-            _poll(fd, watcher, shared=shared)
-    except _TimeUpError:
-        holder = describe_holder(place, time.monotonic() - watcher.began)
-        raise MutexError(
-            f"gave up after {limit:g} s (UV_MUTEX_TIMEOUT) waiting for {holder}, which holds {place.path}", TIMED_OUT
-        ) from None
-    finally:
-        watcher.stop()
-
-
-def _poll(fd: int, watcher: "_Watcher", *, shared: bool) -> None:
-    from filelock import lock_descriptor
-
-    pause = _FIRST_PAUSE
-    while not (lock.try_flock(fd, shared=True) if shared else lock_descriptor(fd, blocking=False)):
-        time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
-        watcher.check()
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-
-
 def describe_holder(place: "Place", waited: float) -> str:
     """Who is waited for, as in ``uv sync (pid 4121 on node-3, 14 s)``.
 
@@ -84,38 +48,71 @@ def describe_holder(place: "Place", waited: float) -> str:
     return f"{holder.command} (pid {holder.pid} on {holder.host}, {seconds:.0f} s)"
 
 
-class _Watcher:
-    """A second thread that prints who is waited for, and ends the wait when its time is up."""
+class Wait:
+    """A wait for one lock, as a context. A second thread prints who is waited for, and ends the wait in time."""
 
-    def __init__(self, place: "Place", limit: float | None, *, quiet: bool) -> None:
-        self.began = time.monotonic()
+    def __init__(self, place: "Place", patience: "Patience") -> None:
+        """
+        :param place: the lock, for the messages.
+        :param patience: how long to wait, and whether to be quiet. What is waited here is added to its sum.
+        """
         self._place = place
-        self._limit = limit
-        self._quiet = quiet
-        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._patience = patience
+        self._quiet = patience.quiet
+        self._limit = None if patience.limit is None else max(0.0, patience.limit - patience.waited)
+        self._live = not self._quiet and sys.stderr is not None and sys.stderr.isatty()
         self._main = _thread.get_ident()
-        self._running = _thread.allocate_lock()  # held until stop()
+        self._running = _thread.allocate_lock()  # held until the wait ends
         self._gone = _thread.allocate_lock()  # held until the thread ends
-        self._old_handler = signals.signal(_WAKE, self._wake)
 
-    def start(self) -> None:
+    def __enter__(self) -> "Wait":
+        self.began = time.monotonic()
+        self._old_handler = signals.signal(_WAKE, self._wake)
         self._running.acquire()
         self._gone.acquire()
         _thread.start_new_thread(self._run, ())
+        return self
 
-    def stop(self) -> None:
-        """End the thread, and wipe the live line."""
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self._running.release()
         self._gone.acquire()
         signals.signal(_WAKE, self._old_handler)
+        self._patience.waited += time.monotonic() - self.began
+        if isinstance(error, _TimeUpError):
+            holder = describe_holder(self._place, time.monotonic() - self.began)
+            limit = f"{self._patience.limit:g} s (UV_MUTEX_TIMEOUT)"
+            message = f"gave up after {limit} waiting for {holder}, which holds {self._place.path}"
+            raise MutexError(message, TIMED_OUT) from None
 
-    def check(self) -> None:
+    def for_flock(self, fd: int, *, shared: bool) -> None:
+        """Block until the flock on ``fd`` is ours.
+
+        :raises OSError: if flock fails.
+        """
+        if mounts.is_local(self._place.path):
+            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        elif shared:
+            self.polling(lambda: lock.try_flock(fd, shared=True))
+        else:
+            from filelock import lock_descriptor
+
+            self.polling(lambda: lock_descriptor(fd, blocking=False))
+
+    def polling(self, attempt: "Callable[[], bool]") -> None:
+        """Try until it works, in pauses that grow."""
+        pause = _FIRST_PAUSE
+        while not attempt():
+            time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
+            self._check()
+            pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+
+    def _check(self) -> None:
         """Raise once the time is up."""
         if self._limit is not None and time.monotonic() - self.began >= self._limit:
             raise _TimeUpError
 
     def _wake(self, _number: int, _frame: "FrameType | None") -> None:
-        self.check()
+        self._check()
 
     def _run(self) -> None:
         next_line, shown = self.began + _SILENT_SECONDS, False
