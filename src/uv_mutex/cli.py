@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     install.set_defaults(run=_install)
     uninstall = commands.add_parser("uninstall", help="remove what install made")
     uninstall.set_defaults(run=_uninstall)
+    demo = commands.add_parser("demo", help="run a herd of uv calls with and without the shim, side by side")
+    demo.set_defaults(run=_demo)
     for command in (install, uninstall):
         command.add_argument(
             "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
@@ -60,3 +62,9 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
     uninstall(arguments.prefix)
     return 0
+
+
+def _demo(_arguments: argparse.Namespace) -> int:
+    from uv_mutex.demo import demo
+
+    return 0 if demo() else 1

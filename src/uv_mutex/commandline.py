@@ -6,7 +6,7 @@ looked up in the real uv's own help; see :func:`parse`.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
 #: The subcommands that can change a project's environment, pyproject.toml or uv.lock.
 GUARDED = frozenset(("add", "remove", "run", "sync", "version"))
@@ -87,28 +87,33 @@ _EXACTNESS = frozenset(_EXACT_FLAGS.split())
 Option = tuple[str, str | None]
 
 
-class UnknownOptionError(Exception):
-    """An option that neither the table nor the real uv's help knows."""
+class RefusedError(Exception):
+    """uv will refuse this command line, or neither the table nor the real uv's help knows the option."""
 
 
 class Call:
     """One call of uv, as its command line says it.
 
     ``words``: all words after ``uv``. ``subcommand``: a guarded one. ``options``: in order, global ones included, each
-    with its value (None for a flag). ``operands``: what is left over; for `run` that is the command and its arguments.
+    with its value (None for a flag). ``leading``: how many of them stand before the subcommand. ``operands``: what is
+    left over; for `run` that is the command and its arguments.
     """
 
-    __slots__ = ("operands", "options", "subcommand", "words")
+    __slots__ = ("leading", "operands", "options", "subcommand", "words")
 
-    def __init__(self, words: list[str], subcommand: str, options: list[Option], operands: list[str]) -> None:
+    def __init__(
+        self, words: list[str], subcommand: str, options: list[Option], leading: int, operands: list[str]
+    ) -> None:
         self.words = words
         self.subcommand = subcommand
         self.options = options
+        self.leading = leading
         self.operands = operands
 
     def has(self, *names: str) -> bool:
-        """Whether any of these options was given."""
-        return any(name in names for name, _ in self.options)
+        """Whether any of these options was given, and not taken back by its ``--no-`` further on."""
+        given = [name for name, _ in self.options]
+        return any(name in given and f"--no-{name[2:]}" not in given[given.index(name) :] for name in names)
 
     def value(self, *names: str) -> str | None:
         """The value of the last of these options, None if there is none."""
@@ -125,7 +130,7 @@ class Call:
     @property
     def harmless(self) -> bool:
         """Whether the command line alone says that nothing the lock protects can change."""
-        if any(name in _ELSEWHERE or name in _HARMLESS[self.subcommand] for name, _ in self.options):
+        if self.has(*_ELSEWHERE, *_HARMLESS[self.subcommand]):
             return True
         return self.subcommand == "version" and not self.operands and not self.has("--bump")
 
@@ -142,9 +147,8 @@ class Call:
     @property
     def exact(self) -> bool:
         """Whether uv removes packages that nothing asks for."""
-        if self.subcommand == "run":
-            return self.has("--exact")
-        return not self.has("--inexact", "--no-exact")
+        last = next((name for name, _ in reversed(self.options) if name in _EXACTNESS), None)
+        return last == "--exact" if last else self.subcommand != "run"
 
     def environment_options(self) -> list[Option]:
         """The options that can decide what an environment holds."""
@@ -156,15 +160,19 @@ class Call:
 
         :param nothing: that command.
         """
-        kept = (option for option in self.options if option[0] not in _MODULE and option[0] != "--show-resolution")
-        return ["run", *_spell(kept), "--", nothing]
+        return [*self._run_without(_MODULE | {"--show-resolution"}), "--", nothing]
 
     def prepared(self) -> list[str]:
         """The words of the `run` that follows a preparation: the user's own, but for what must not happen twice."""
         if not self.repeats:
             return self.words
-        kept = (option for option in self.options if option[0] not in ONCE)
-        return ["run", *_spell(kept), "--", *self.operands]
+        return [*self._run_without(ONCE), "--", *self.operands]
+
+    def _run_without(self, names: "Container[str]") -> list[str]:
+        """Everything up to the command, but for these options. A global one may stand on either side of `run`, even on
+        both, but no option twice on one."""
+        before, after = self.options[: self.leading], self.options[self.leading :]
+        return [*_spell(before, names), "run", *_spell(after, names)]
 
 
 def parse(words: "Sequence[str]", ask_help: "Callable[[str], str]") -> Call | None:
@@ -180,22 +188,26 @@ def parse(words: "Sequence[str]", ask_help: "Callable[[str], str]") -> Call | No
         for option in reader.options(_table("", ask_help)):
             options.append(option)  # noqa: PERF402 - those read before an unknown option don't count
         subcommand = reader.take()
-        if subcommand not in GUARDED:
+        if subcommand not in GUARDED or reader.ended:
             return None
+        leading = len(options)
         takes_value = _table(subcommand, ask_help)
         if subcommand == "run":
             options.extend(reader.options(takes_value))
-            return Call(list(words), subcommand, options, reader.rest())
+            # At most one: the others conflict, and `preparation` leaves them out, so that uv would not notice.
+            if sum(name in _MODULE for name, _ in options) > 1:
+                return None
+            return Call(list(words), subcommand, options, leading, reader.rest())
         operands: list[str] = []
         while True:
             options.extend(reader.options(takes_value))
             if reader.ended:
-                return Call(list(words), subcommand, options, operands + reader.rest())
+                return Call(list(words), subcommand, options, leading, operands + reader.rest())
             word = reader.take()
             if word is None:
-                return Call(list(words), subcommand, options, operands)
+                return Call(list(words), subcommand, options, leading, operands)
             operands.append(word)
-    except UnknownOptionError:
+    except RefusedError:
         return None
 
 
@@ -236,9 +248,11 @@ class _Reader:
 
     def _long(self, word: str, takes_value: "Callable[[str], bool]") -> Option:
         name, equals, value = word.partition("=")
-        if not takes_value(name):
-            return name, None
-        return name, value if equals else self.take()
+        if takes_value(name):
+            return name, value if equals else self._value(name)
+        if equals:
+            raise RefusedError(word)
+        return name, None
 
     def _short(self, word: str, takes_value: "Callable[[str], bool]") -> "Iterator[Option]":
         """A cluster: `-qv`, `-p3.11`, `-p=3.11`, `-qp 3.11`."""
@@ -248,8 +262,15 @@ class _Reader:
                 yield name, None
                 continue
             value = word[at + 1 :]
-            yield name, value.removeprefix("=") if value else self.take()
+            yield name, value.removeprefix("=") if value else self._value(name)
             return
+
+    def _value(self, name: str) -> str:
+        """The value in a word of its own: what looks like an option is none."""
+        word = self.take()
+        if word is None or (word.startswith("-") and word != "-"):
+            raise RefusedError(name)
+        return word
 
 
 def _table(subcommand: str, ask_help: "Callable[[str], str]") -> "Callable[[str], bool]":
@@ -264,7 +285,7 @@ def _table(subcommand: str, ask_help: "Callable[[str], str]") -> "Callable[[str]
             return True
         found = options_in_help(ask_help(subcommand)).get(name)
         if found is None:
-            raise UnknownOptionError(name)
+            raise RefusedError(name)
         return found
 
     return takes_value
@@ -285,8 +306,10 @@ def options_in_help(text: str) -> dict[str, bool]:
     return found
 
 
-def _spell(options: "Iterator[Option]") -> "Iterator[str]":
+def _spell(options: "Sequence[Option]", but_for: "Container[str]") -> "Iterator[str]":
     for name, value in options:
+        if name in but_for:
+            continue
         if value is None:
             yield name
         elif name.startswith("--"):

@@ -32,7 +32,7 @@ _FORWARDED = (
     signals.SIGTSTP,
 )
 _PR_SET_PDEATHSIG = 1
-#: When the child says nothing else, a failed exec is told apart from uv's own statuses by this byte on a pipe.
+#: A failed exec is told apart from uv's own statuses by its errno on a pipe.
 _ERRNO_BYTES = 4
 _GUARD_SECONDS = 0.25
 
@@ -112,8 +112,9 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
     """Fork, call ``start`` (which must exec), and wait for the child to end.
 
     Signals that reach the shim alone are passed on; those that a terminal sends to the whole process group are not,
-    since the child has them already. Stopping and continuing works as for one process. If the shim dies, the child
-    dies (Linux), because the lock that the shim held is free then.
+    since the child has them already. (What a program sends to the whole group, the child gets twice: the kernel doesn't
+    say whom else a signal went to.) Stopping and continuing works as for one process. If the shim dies, the child dies
+    (Linux), because the lock that the shim held is free then.
 
     :param start: runs in the child, with signals, mask and locale as the shim found them.
     :param name: what is started, for the error message.
@@ -122,12 +123,14 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
     :raises MutexError: if ``start`` could not exec, or for what ``lost`` said.
     """
     pdeathsig = _load_pdeathsig()
-    told, tell = os.pipe()  # closed by a successful exec
-    old_mask = signals.pthread_sigmask(signals.SIG_BLOCK, {*_FORWARDED, signals.SIGCHLD})
     # Inherited as "ignore", SIGCHLD would make the kernel throw the child's status away.
     old_chld = signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        told, tell = os.pipe()  # closed by a successful exec
+        pid = os.fork()
+    except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
+        raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
     if not pid:
         failure = errno.EIO
         try:
@@ -135,20 +138,26 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
             if os.getppid() == parent:
                 _undo_python()
                 signals.signal(signals.SIGCHLD, old_chld)
-                signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
                 start()
         except OSError as error:
             failure = error.errno or errno.EIO
         finally:
-            os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
-            os._exit(CANNOT_EXEC)
+            try:
+                os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
+            finally:
+                os._exit(CANNOT_EXEC)
+    # Not before the fork: a Ctrl-C that came in between would wait for us alone, and look as if the child had it too.
+    # Until here signals do to the shim what they would do to a uv that has only begun.
+    old_mask = signals.pthread_sigmask(signals.SIG_BLOCK, {*_FORWARDED, signals.SIGCHLD})
     try:
         os.close(tell)
+        guard = _Guard(pid, lost)
+        ended = _wait(pid, stoppable=signals.SIGTSTP not in old_mask)
+        guard.stop()
         failed = os.read(told, _ERRNO_BYTES)
         os.close(told)
-        guard = _Guard(pid, lost)
-        ended = _wait(pid)
-        guard.stop()
+        if not ended.ok:
+            _forget_pending()
     finally:
         signals.signal(signals.SIGCHLD, old_chld)
         signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
@@ -207,19 +216,24 @@ def end_like(ended: Ended) -> "NoReturn":
     os._exit(ended.shell_status)
 
 
-def _wait(pid: int) -> Ended:
-    """Wait for the child, passing signals on to it meanwhile. All of them are blocked here."""
+def _wait(pid: int, *, stoppable: bool) -> Ended:
+    """Wait for the child, passing signals on to it meanwhile. All of them are blocked here.
+
+    :param pid: the child.
+    :param stoppable: whether SIGTSTP was let through when the shim started.
+    """
     wanted = {*_FORWARDED, signals.SIGCHLD}
+    stoppable = stoppable and signals.getsignal(signals.SIGTSTP) is not signals.SIG_IGN
     while True:
         done, wait_status = os.waitpid(pid, os.WNOHANG)
         if done:
             return Ended(wait_status)
-        number, from_terminal = _next_signal(wanted)
+        number, child_has_it = _next_signal(wanted)
         if number == signals.SIGCHLD:
             continue
-        if not from_terminal:
+        if not child_has_it:
             _kill(pid, number)
-        if number == signals.SIGTSTP:
+        if number == signals.SIGTSTP and stoppable:
             _stop_as_by_default()
 
 
@@ -227,11 +241,24 @@ def _next_signal(wanted: "set[signals.Signals]") -> tuple[int, bool]:
     """Wait for a signal; say which, and whether the kernel sent it to the whole foreground process group."""
     if sys.platform == "linux":
         info = signals.sigwaitinfo(wanted)
-        return info.si_signo, info.si_code > 0
-    # macOS has no sigwaitinfo: what a terminal can send is taken to come from there.
-    number = signals.sigwait(wanted)
-    keys = (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP, signals.SIGWINCH, signals.SIGCONT)
-    return number, number in keys and os.isatty(0)
+        number, from_kernel = info.si_signo, info.si_code > 0
+    else:
+        # macOS has no sigwaitinfo: what a terminal can send is taken to come from there.
+        number = signals.sigwait(wanted)
+        keys = (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP, signals.SIGWINCH, signals.SIGCONT)
+        from_kernel = number in keys and os.isatty(0)
+    # A terminal that goes away tells the leader of its session alone: `ssh -t host uv sync` makes us that leader.
+    alone = number in (signals.SIGHUP, signals.SIGCONT) and os.getsid(0) == os.getpid()
+    return number, from_kernel and not alone
+
+
+def _forget_pending() -> None:
+    """Drop what came while the child was ending: it must not end us otherwise than the child ended.
+
+    `uv add` answers Ctrl-C by putting pyproject.toml back and exiting with 130.
+    """
+    while pending := signals.sigpending() & {*_FORWARDED}:
+        signals.sigwait(pending)
 
 
 def _kill(pid: int, number: int) -> None:

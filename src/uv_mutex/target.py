@@ -13,6 +13,7 @@ _SUFFIXES = (".py", ".pyc", ".pyw")
 _ZIP_MAGIC = b"PK\x03\x04"
 #: Enough for any inline metadata; uv reads the whole file, but the block stands at its top.
 _METADATA_BYTES = 1 << 16
+_METADATA = b"# /// script"
 
 
 def has_own_environment(call: "Call", base: str) -> bool:
@@ -27,7 +28,7 @@ def has_own_environment(call: "Call", base: str) -> bool:
         return False
     target = call.operands[0]
     if target == "-":
-        return _declares_metadata(_peek_stdin())
+        return call.has("-m", "--module") or _declares_metadata(_peek_stdin())  # uv refuses `-m -`
     path = os.path.join(base, target)
     if target.startswith(("http://", "https://")) and not os.path.exists(path):
         return True
@@ -60,16 +61,23 @@ def _is_script(call: "Call", path: str) -> bool:
         return False
     if call.has("-s", "--script", "--gui-script"):
         return True
-    return path.lower().endswith(_SUFFIXES) and os.path.isfile(path)
+    return os.path.splitext(path)[1].lower() in _SUFFIXES and os.path.isfile(path)
 
 
 def _declares_metadata(head: bytes) -> bool:
-    return any(line.rstrip() == b"# /// script" for line in head.splitlines())
+    """Follows ScriptTag::parse in crates/uv-scripts/src/lib.rs, where only the first occurrence counts."""
+    at = head.find(_METADATA)
+    if at < 0 or head[at - 1 : at] not in (b"", b"\r", b"\n"):
+        return False
+    return head[at:].partition(b"\n")[0].removesuffix(b"\r") == _METADATA
 
 
 def _read(path: str) -> bytes:
+    """The head of a regular file; what a pipe holds (`uv run -s <(…)`) is for uv to read."""
+    if not os.path.isfile(path):
+        return b""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return b""
     try:
