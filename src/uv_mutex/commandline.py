@@ -80,7 +80,9 @@ ONCE = frozenset(
 )
 _MODULE = frozenset(("-m", "--module", "-s", "--script", "--gui-script"))
 #: They choose what uv prints, not what it does.
-_DISPLAY = frozenset("-q --quiet -v --verbose --color --no-color --no-progress --show-resolution".split())
+_DISPLAY = frozenset(
+    "-q --quiet -v --verbose --color --no-color --no-progress --show-resolution --output-format".split()
+)
 
 _EXACTNESS = frozenset(_EXACT_FLAGS.split())
 
@@ -112,8 +114,8 @@ class Call:
 
     def has(self, *names: str) -> bool:
         """Whether any of these options was given, and not taken back by its ``--no-`` further on."""
-        given = [name for name, _ in self.options]
-        return any(name in given and f"--no-{name[2:]}" not in given[given.index(name) :] for name in names)
+        given = [name for name, _ in reversed(self.options)]
+        return any(name in given and f"--no-{name[2:]}" not in given[: given.index(name)] for name in names)
 
     def value(self, *names: str) -> str | None:
         """The value of the last of these options, None if there is none."""
@@ -160,19 +162,27 @@ class Call:
 
         :param nothing: that command.
         """
-        return [*self._run_without(_MODULE | {"--show-resolution"}), "--", nothing]
+        return [*self._without(_MODULE | {"--show-resolution"}), "--", nothing]
+
+    def confirmation(self, nothing: str) -> list[str]:
+        """The words that do the work of a `run` or `sync` again, and say nothing.
+
+        :param nothing: a command that does nothing.
+        """
+        words = ["--quiet", *self._without(_MODULE | _DISPLAY)]
+        return [*words, "--", nothing] if self.subcommand == "run" else words
 
     def prepared(self) -> list[str]:
         """The words of the `run` that follows a preparation: the user's own, but for what must not happen twice."""
         if not self.repeats:
             return self.words
-        return [*self._run_without(ONCE), "--", *self.operands]
+        return [*self._without(ONCE), "--", *self.operands]
 
-    def _run_without(self, names: "Container[str]") -> list[str]:
-        """Everything up to the command, but for these options. A global one may stand on either side of `run`, even on
-        both, but no option twice on one."""
+    def _without(self, names: "Container[str]") -> list[str]:
+        """Everything before the operands, but for these options. A global one may stand on either side of the
+        subcommand, even on both, but no option twice on one."""
         before, after = self.options[: self.leading], self.options[self.leading :]
-        return [*_spell(before, names), "run", *_spell(after, names)]
+        return [*_spell(before, names), self.subcommand, *_spell(after, names)]
 
 
 def parse(words: "Sequence[str]", ask_help: "Callable[[str], str]") -> Call | None:
@@ -273,17 +283,23 @@ class _Reader:
         return word
 
 
+def option_table(subcommand: str) -> dict[str, bool]:
+    """The options in the table of a subcommand ("" for none yet), each with whether it takes a value."""
+    flags, values = _GLOBAL_FLAGS, _GLOBAL_VALUES
+    if subcommand:
+        flags += _SHARED_FLAGS + _FLAGS[subcommand]
+        values += _SHARED_VALUES + _VALUES[subcommand]
+    return dict.fromkeys(flags.split(), False) | dict.fromkeys(values.split(), True)
+
+
 def _table(subcommand: str, ask_help: "Callable[[str], str]") -> "Callable[[str], bool]":
-    """Whether an option of this subcommand ("" for none yet) takes a value."""
-    flags = frozenset((_GLOBAL_FLAGS + (_SHARED_FLAGS + _FLAGS[subcommand] if subcommand else "")).split())
-    values = frozenset((_GLOBAL_VALUES + (_SHARED_VALUES + _VALUES[subcommand] if subcommand else "")).split())
+    """Whether an option of this subcommand takes a value."""
+    table = option_table(subcommand)
 
     def takes_value(name: str) -> bool:
-        if name in flags:
-            return False
-        if name in values:
-            return True
-        found = options_in_help(ask_help(subcommand)).get(name)
+        found = table.get(name)
+        if found is None:
+            found = options_in_help(ask_help(subcommand)).get(name)
         if found is None:
             raise RefusedError(name)
         return found

@@ -12,55 +12,52 @@ _END_OF_BARE = " \t\r\n,]}=#"
 
 
 def read_tables(text: str, wanted: str) -> dict[str, Value]:
-    """Return all values whose dotted path is below ``wanted``, as nested dicts.
+    """Return the table at the dotted path ``wanted``, however it is spelled; an empty one as ``{"": True}``.
 
     Numbers and dates come back as their text.
 
     :param text: a TOML document.
     :param wanted: a dotted path, such as ``tool.uv.workspace``.
+    :returns: an empty dict if there is no such table.
     :raises ValueError: if the document isn't TOML.
     """
-    path = wanted.split(".")
-    found: dict[str, Value] = {}
+    document: dict[str, Value] = {}
+    table = document
     scan = _Scanner(text)
-    header: list[str] = []
     while scan.skip_blank():
-        if text.startswith("[", scan.at):
-            array = text.startswith("[[", scan.at)
-            scan.at += 2 if array else 1
-            # Elements of an array of tables hold nothing that the rules look at.
-            header = [*scan.key(), *(["[]"] if array else [])]
-            scan.expect("]]" if array else "]")
-            _place(found, header, path, {})
+        if text.startswith("[[", scan.at):
+            scan.at += 2
+            *parents, name = scan.key()
+            scan.expect("]]")
+            table = {}
+            items = _inner(document, parents).setdefault(name, [])
+            if not isinstance(items, list):
+                raise ValueError(f"{name} is no array")
+            items.append(table)
+        elif text.startswith("[", scan.at):
+            scan.at += 1
+            table = _inner(document, scan.key())
+            scan.expect("]")
         else:
-            key = scan.key()
-            scan.expect("=")
-            _place(found, header + key, path, scan.value())
-    return found
+            scan.pair(table)
+    found: Value = document
+    for part in wanted.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return {}
+        found = found[part]
+    return (found or {"": True}) if isinstance(found, dict) else {}
 
 
-def _place(found: dict[str, Value], key: list[str], path: list[str], value: Value) -> None:
-    """Put ``value`` into ``found`` if its key and ``path`` lie on one line."""
-    if key[: len(path)] == path:
-        for part in key[len(path) : -1]:
-            inner = found.setdefault(part, {})
-            if not isinstance(inner, dict):
-                return
-            found = inner
-        if len(key) > len(path):
-            if not (value == {} and key[-1] in found):
-                found[key[-1]] = value
-        elif isinstance(value, dict):
-            found.update(value)
-            found.setdefault("", True)  # an empty table exists all the same
-    elif path[: len(key)] == key:
-        for part in path[len(key) :]:
-            if not isinstance(value, dict) or part not in value:
-                return
-            value = value[part]
-        if isinstance(value, dict):
-            found.update(value)
-            found.setdefault("", True)
+def _inner(table: dict[str, Value], key: list[str]) -> dict[str, Value]:
+    """The table below ``table`` that a dotted key leads to, made where it is missing."""
+    for part in key:
+        inner = table.setdefault(part, {})
+        if isinstance(inner, list) and inner:
+            inner = inner[-1]
+        if not isinstance(inner, dict):
+            raise ValueError(f"{part} is no table")
+        table = inner
+    return table
 
 
 class _Scanner:
@@ -108,6 +105,12 @@ class _Scanner:
             raise ValueError(f"a name or value expected at {start}")
         return self.text[start : self.at]
 
+    def pair(self, table: dict[str, Value]) -> None:
+        """Put a key and its value into a table."""
+        *parents, name = self.key()
+        self.expect("=")
+        _inner(table, parents)[name] = self.value()
+
     def value(self) -> Value:
         if not self.skip_blank():
             raise ValueError("a value expected at the end")
@@ -124,10 +127,7 @@ class _Scanner:
             self.at += 1
             table: dict[str, Value] = {}
             while not self.closes("}"):
-                key = self.key()
-                self.expect("=")
-                _place(table, ["", *key], [""], self.value())
-            table.pop("", None)
+                self.pair(table)
             return table
         word = self.bare()
         return word == "true" if word in ("true", "false") else word

@@ -19,6 +19,12 @@ def root() -> None:
         _lacking("needs root")
 
 
+def that(met: bool, reason: str) -> None:
+    """Anything else."""
+    if not met:
+        _lacking(reason)
+
+
 def _lacking(reason: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI must not skip")

@@ -1,0 +1,72 @@
+"""A build backend that writes down who is inside, for an independent look at whether two ever were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.wheels import slow_backend
+
+# The journal lies on this machine, not on the volume under test. Its clock is one for all namespaces. The build is
+# inside only as long as its uv lives: that dies with its shim, and the build, no child of the shim, a moment later.
+_SOURCE = """
+import socket
+parent = os.getppid()
+if parent == 1:
+    sys.exit(1)  # its uv is dead already
+with open(f"/proc/{{parent}}/stat") as file:
+    shim = file.read().rpartition(")")[2].split()[1]
+def note(what):
+    line = f"{{what}} {{socket.gethostname()}} {{shim}} {{parent}} {{time.monotonic()}}\\n"
+    journal = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(journal, line.encode())
+    os.close(journal)
+note("enter")
+until = time.monotonic() + float(os.environ.get("BUILD_SECONDS", "0.1"))
+while time.monotonic() < until:
+    if os.getppid() != parent:
+        note("orphan")
+        sys.exit(1)
+    time.sleep(0.01)
+note("leave")
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: what happened ("enter", "leave", "orphan"), to which build, when on the monotonic clock.
+
+    A build is known by its host, and its shim and uv there.
+    """
+
+    what: str
+    host: str
+    shim: int
+    uv: int
+    when: float
+
+
+class Journal:
+    """What the builds of a project wrote. Those of one that is given BUILD_SECONDS in its environment take as long."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.backend = slow_backend(0, _SOURCE.format(path=str(path)))
+
+    def entries(self) -> list[Entry]:
+        """All lines so far."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        fields = (line.split() for line in lines)
+        return [Entry(what, host, int(shim), int(uv), float(when)) for what, host, shim, uv, when in fields]
+
+    def wait(self, wanted: Callable[[Entry], bool], *, timeout: float) -> Entry:
+        """The first entry that is wanted, waited for."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for entry in self.entries():
+                if wanted(entry):
+                    return entry
+            time.sleep(0.05)
+        raise AssertionError(f"not within {timeout} s; the journal says {self.entries()}")

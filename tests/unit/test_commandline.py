@@ -1,0 +1,284 @@
+"""uv's command lines are read as uv reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from uv_mutex import commandline
+from uv_mutex.commandline import Call, parse
+
+_HELP = """\
+Usage: uv run [OPTIONS] [COMMAND]
+
+Options:
+      --sorcery <SPELL>
+          Do it by magic, see --not-an-option
+  -z, --zeal...
+          Do it with zeal
+      --bump <BUMP[=VALUE]>            Update it
+      --maybe[=<MAYBE>]
+  -y <YES>
+"""
+
+
+def _no_help(subcommand: str) -> str:
+    raise AssertionError(f"the table lacks an option of {subcommand or 'uv itself'}")
+
+
+def _read(line: str) -> Call:
+    call = parse(line.split(" "), _no_help)
+    assert call is not None, line
+    return call
+
+
+@pytest.mark.parametrize(
+    ("line", "subcommand", "options", "operands"),
+    [
+        ("sync", "sync", "", ""),
+        ("run", "run", "", ""),
+        ("run x", "run", "", "x"),
+        ("-q --directory x run --all-extras y -q", "run", "-q --directory=x --all-extras", "y -q"),
+        ("--project=y sync", "sync", "--project=y", ""),
+        ("--project run sync", "sync", "--project=run", ""),
+        ("--color sync --directory add run remove", "run", "--color=sync --directory=add", "remove"),
+        ("run -p3.11 x", "run", "-p=3.11", "x"),
+        ("run -p 3.11 x", "run", "-p=3.11", "x"),
+        ("run -p=3.11 x", "run", "-p=3.11", "x"),
+        ("run -qp 3.11 x", "run", "-q -p=3.11", "x"),
+        ("run -qp3.11 x", "run", "-q -p=3.11", "x"),
+        ("run -pq x", "run", "-p=q", "x"),
+        ("run -qvqn x", "run", "-q -v -q -n", "x"),
+        ("run --with=six x", "run", "--with=six", "x"),
+        ("run --with=-x --with= y", "run", "--with=-x --with=", "y"),
+        ("run --with-requirements - x", "run", "--with-requirements=-", "x"),
+        ("run -wsix x", "run", "-w=six", "x"),
+        ("run --extra sync python", "run", "--extra=sync", "python"),
+        ("run --extra a=b python", "run", "--extra=a=b", "python"),
+        ("run echo add", "run", "", "echo add"),
+        ("run -- sync", "run", "", "sync"),
+        ("run -q -- -q", "run", "-q", "-q"),
+        ("run -- -- x", "run", "", "-- x"),
+        ("run - x -", "run", "", "- x -"),
+        ("run python -- x", "run", "", "python -- x"),
+        ("run -m mod -m", "run", "-m", "mod -m"),
+        ("run -m -- mod -q", "run", "-m", "mod -q"),
+        ("run -qs x.py", "run", "-q -s", "x.py"),
+        ("run --with six -h python", "run", "--with=six -h", "python"),
+        ("add a --dev b -q", "add", "--dev -q", "a b"),
+        ("add a -- --dev b", "add", "", "a --dev b"),
+        ("add -r requirements.txt -m x --extra y z", "add", "-r=requirements.txt -m=x --extra=y", "z"),
+        ("remove --group sync a", "remove", "--group=sync", "a"),
+        ("sync --script run", "sync", "--script=run", ""),
+        ("version --bump minor --short", "version", "--bump=minor --short", ""),
+        ("version 1.2.3 -q", "version", "-q", "1.2.3"),
+        ("run  x", "run", "", " x"),  # an empty command
+    ],
+)
+def test_reads(line: str, subcommand: str, options: str, operands: str) -> None:
+    call = _read(line)
+    expected = [option.partition("=") for option in options.split()]
+    assert call.subcommand == subcommand
+    assert call.options == [(name, value if equals else None) for name, equals, value in expected]
+    assert call.operands == (operands.split(" ") if operands else [])
+    assert call.words == line.split(" ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "-q",
+        "help run",
+        "tool run sync",
+        "pip sync x",
+        "python pin",
+        "cache add",
+        "-- run x",  # uv: unexpected argument 'run'
+        "run --with",  # a value is required
+        "run --with --help",
+        "run -p -q x",
+        "run --extra -- x",
+        "sync --group",
+        "--directory",
+        "run --quiet=3 x",  # unexpected value
+        "sync --frozen=1",
+        "run -m -s x",  # cannot be used with
+        "run -mm x",
+        "run --module --gui-script x",
+    ],
+)
+def test_leaves_to_uv(line: str) -> None:
+    assert parse(line.split(" "), _no_help) is None
+
+
+def test_words_need_not_be_text() -> None:
+    words = ["run", "--with=\udcff", "--", "\udcfe\n", ""]
+    call = parse(words, _no_help)
+    assert call is not None
+    assert (call.options, call.operands) == ([("--with", "\udcff")], ["\udcfe\n", ""])
+    assert call.preparation("true") == ["run", "--with=\udcff", "--", "true"]
+
+
+def test_asks_the_help_for_what_the_table_lacks() -> None:
+    asked = []
+
+    def ask(subcommand: str) -> str:
+        asked.append(subcommand)
+        return _HELP
+
+    call = parse("--zeal run --sorcery sync --zeal -z -yq x".split(), ask)
+    assert call is not None
+    assert call.options == [("--zeal", None), ("--sorcery", "sync"), ("--zeal", None), ("-z", None), ("-y", "q")]
+    assert call.operands == ["x"]
+    assert set(asked) == {"", "run"}
+    assert parse("run --sorcerer x".split(), ask) is None
+    assert parse("run --not-an-option x".split(), ask) is None
+    assert parse("run -qZ x".split(), ask) is None
+    assert parse("run --sorcery x".split(), lambda _: "") is None
+
+
+def test_options_in_help() -> None:
+    found = commandline.options_in_help(_HELP)
+    assert found == {"--sorcery": True, "-z": False, "--zeal": False, "--bump": True, "--maybe": True, "-y": True}
+
+
+def test_a_table_has_no_option_twice() -> None:
+    for subcommand in ("", *commandline.GUARDED):
+        extra = (commandline._SHARED_FLAGS, commandline._SHARED_VALUES) if subcommand else ()
+        own = (commandline._FLAGS[subcommand], commandline._VALUES[subcommand]) if subcommand else ()
+        words = " ".join((commandline._GLOBAL_FLAGS, commandline._GLOBAL_VALUES, *extra, *own)).split()
+        twice = {word for word in words if words.count(word) > 1}
+        assert not twice - {"--isolated"}, (subcommand, twice)
+        assert set(words) == set(commandline.option_table(subcommand))
+
+
+@pytest.mark.parametrize(
+    ("line", "harmless"),
+    [
+        ("run x", False),
+        ("run -h x", True),
+        ("run --help", True),
+        ("--help run x", True),
+        ("-V run x", True),
+        ("--show-settings sync", True),
+        ("sync --show-settings", True),
+        ("run x --help", False),
+        ("run -- --help", False),
+        ("run --no-sync x", True),
+        ("run --no-project x", True),
+        ("run --isolated x", True),
+        ("--isolated run x", True),
+        ("run --script x.py", False),
+        ("sync --script x.py", True),
+        ("add --script x.py six", True),
+        ("remove --script=x.py six", True),
+        ("sync", False),
+        ("sync --dry-run", True),
+        ("sync --check", True),
+        ("sync --check --no-check", False),
+        ("sync --check --no-check --check", True),
+        ("sync --dry-run --check --no-check", True),
+        ("add six", False),
+        ("add --no-sync --frozen six", False),
+        ("version", True),
+        ("version --short --output-format json", True),
+        ("version 1.2.3", False),
+        ("version --frozen 1.2.3", False),
+        ("version --bump minor", False),
+        ("version --bump=minor --dry-run", True),
+        ("version 1.2.3 --dry-run", True),
+    ],
+)
+def test_harmless(line: str, harmless: bool) -> None:
+    assert _read(line).harmless is harmless
+
+
+@pytest.mark.parametrize(
+    ("line", "keeps"),
+    [
+        ("run x", False),
+        ("run --frozen x", True),
+        ("sync --locked", True),
+        ("run x --frozen", False),
+        ("add --frozen x", False),
+        ("version --frozen 1", False),
+    ],
+)
+def test_keeps_lockfile(line: str, keeps: bool) -> None:
+    assert _read(line).keeps_lockfile is keeps
+
+
+@pytest.mark.parametrize(
+    ("line", "exact"),
+    [
+        ("sync", True),
+        ("sync --inexact", False),
+        ("sync --no-exact", False),
+        ("sync --inexact --exact", True),
+        ("run x", False),
+        ("run --exact x", True),
+        ("run --exact --inexact x", False),
+    ],
+)
+def test_exact(line: str, exact: bool) -> None:
+    assert _read(line).exact is exact
+
+
+def test_last_one_counts() -> None:
+    call = _read("--project a run --project b --active --no-active --directory=c -q x --project d")
+    assert call.value("--project") == "b"
+    assert call.value("--directory", "--project") == "c"
+    assert call.value("--config-file") is None
+    assert not call.has("--active")
+    assert call.has("--no-active", "--dev")
+    assert call.quiet
+    assert not _read("run x -q").quiet
+    assert _read("run --no-active --active x").has("--active")
+
+
+@pytest.mark.parametrize(
+    ("line", "preparation"),
+    [
+        ("run", "run -- true"),
+        ("run x -q", "run -- true"),
+        ("-q run --extra a x", "-q run --extra=a -- true"),
+        ("--project . run --project . x", "--project=. run --project=. -- true"),
+        ("run -qp 3.11 x", "run -q -p 3.11 -- true"),
+        ("run -p3.11 -wsix x", "run -p 3.11 -w six -- true"),
+        ("run -m x", "run -- true"),
+        ("run -qs x.py", "run -q -- true"),
+        ("run --gui-script --show-resolution x.py", "run -- true"),
+        ("run --upgrade -P six x", "run --upgrade -P six -- true"),
+        ("run --with=-x --env-file e x", "run --with=-x --env-file=e -- true"),
+    ],
+)
+def test_preparation(line: str, preparation: str) -> None:
+    words = _read(line).preparation("true")
+    assert words == preparation.split()
+    again = parse(words, _no_help)
+    assert again is not None
+    assert again.preparation("true") == words
+
+
+@pytest.mark.parametrize(
+    ("line", "prepared"),
+    [
+        ("run", "run"),
+        ("run -qp 3.11 x -U", "run -qp 3.11 x -U"),
+        ("run --with=six -- x", "run --with=six -- x"),
+        ("run -U x -U", "run -- x -U"),
+        ("-q run --upgrade -P six --upgrade-package=six -m x", "-q run -m -- x"),
+        ("run --reinstall --reinstall-package six --refresh --refresh-package six -p3 x", "run -p 3 -- x"),
+        ("run --force-reinstall", "run --"),
+        ("run --no-upgrade x", "run --no-upgrade x"),
+    ],
+)
+def test_prepared(line: str, prepared: str) -> None:
+    call = _read(line)
+    assert call.prepared() == prepared.split()
+    assert call.repeats is (call.prepared() != call.words)
+
+
+def test_environment_options_leave_out_what_decides_nothing() -> None:
+    call = _read("-q --color=never run --exact -v --no-progress --extra a -m --frozen -p 3 x")
+    assert call.environment_options() == [("--extra", "a"), ("--frozen", None), ("-p", "3")]
