@@ -2,26 +2,28 @@
 
 Only the real uv judges an environment. A fresh note skips the preparation under the lock, never uv's own check in the
 call that follows. A note holds, line by line, a head, a key (what was asked for: options, uv's variables, the uv), and
-what stat said of every path that decides. It is fresh if writing it again would give the same lines.
+what stat said of every path that decides; see :mod:`uv_mutex.decides`. It is fresh if writing it again would give the
+same lines. It is written only after uv went through all of that and found nothing to change.
 """
 
 import binascii
 import os
 
-from uv_mutex import project as projects
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from uv_mutex.commandline import Call
     from uv_mutex.project import Project
 
 _FOLDER = ".uv-mutex"
-_HEAD = "uv-mutex note 1"
+_HEAD = "uv-mutex note 2"
 #: Follows the head where stat may tell what a network file system remembers instead of what is there.
 _REOPEN = " reopen"
-_DISTRIBUTIONS = "# distributions"
+#: Ends the lines that are compared; a note without it was cut short.
+_CONTENTS = "\n# contents\n"
+#: Kinds of folders whose times move without a reason, Python's __pycache__ for one. Then their contents decide.
+PACKAGES, MEMBERS = "packages", "members"
 _DIST_SUFFIXES = (".dist-info", ".egg-info", ".egg-link", ".pth", ".egg")
 #: Variables besides UV_* that decide where uv looks for its configuration.
 _PLACES = ("HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS")
@@ -29,14 +31,13 @@ _PLACES = ("HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS")
 _COUNTERS = ("UV_RUN_RECURSION_DEPTH",)
 #: Variables that make `sync`, but not `run`, leave packages out.
 _PARTLY = ("UV_NO_INSTALL_", "UV_ONLY_INSTALL_")
-#: A package whose pyproject.toml declares them is rebuilt when they say so; anything but a file is beyond a note.
-_CACHE_KEYS = "cache-keys"
-_LOCAL_SOURCES = (
-    'source = { editable = "',
-    'source = { directory = "',
-    'source = { virtual = "',
-    'source = { path = "',
-)
+#: The kernel's clock for files moves in steps of up to 10 ms.
+_TICK_NS = 10_000_000
+#: Some file systems count whole seconds (Lustre, ext3, HFS+), FAT two at a time.
+_COARSE_NS = 2_000_000_000
+
+#: The keys of a note, its lines, and what follows them.
+_State = tuple[tuple[str, ...], list[str], str]
 
 
 class Note:
@@ -50,11 +51,44 @@ class Note:
         :param uv: path of the real uv.
         """
         self._project = project
-        self._config_file = call.value("--config-file") or environ.get("UV_CONFIG_FILE")
+        self._call = call
         self._environ = environ
-        # Options that make uv work anew each time have no note.
-        self._keys = () if call.repeats else _keys(project, call, environ, uv)
-        self._before: list[str] = []
+        self._uv = uv
+        self._config_file = self._absolute(call.value("--config-file") or environ.get("UV_CONFIG_FILE"))
+        self._before: _State | None = None
+
+    def _absolute(self, path: str | None) -> str | None:
+        """A path that uv reads from where it works."""
+        for name in ("UV_WORKING_DIR", "UV_WORKING_DIRECTORY"):
+            base = self._call.value("--directory") or self._environ.get(name)
+            if base and path:
+                return os.path.abspath(os.path.join(base, path))
+        return path and os.path.abspath(path)
+
+    def _keys(self) -> tuple[str, ...]:
+        """What was asked for, a line each. First what must be noted for this call, then what holds besides.
+
+        A `sync` leaves no package too many, so that it prepares for a `run` with the same options; not the other way
+        round. Hosts that share an environment may have a uv, an interpreter and settings of their own: these are part
+        of the key, so that each host has its own note and none undoes another's.
+        """
+        call, environ = self._call, self._environ
+        variables = sorted(
+            (name, value)
+            for name, value in environ.items()
+            if (name.startswith("UV_") and not name.startswith("UV_MUTEX") and name not in _COUNTERS) or name in _PLACES
+        )
+        files = [self._uv, f"{self._project.environment}/bin/python", *_machine_settings(environ)]
+        python = call.value("-p", "--python") or environ.get("UV_PYTHON")
+        if python and "/" in python:
+            files.append(self._absolute(python) or python)
+        machine = [describe("file", path, environ) for path in files]
+        where = (self._project.root, self._project.start, self._config_file)
+        asked = repr((call.environment_options(), variables, where, machine))
+        if not call.exact:
+            return (asked,)
+        partly = any(name.startswith(_PARTLY) for name, _ in variables)
+        return (f"exact {asked}",) if partly else (f"exact {asked}", asked)
 
     def _path(self, key: str) -> str:
         name = binascii.crc32(key.encode("utf-8", "surrogateescape"))
@@ -62,175 +96,162 @@ class Note:
 
     def fresh(self) -> bool:
         """Whether the environment is still as the preparation left it."""
-        if not self._keys:
+        if self._call.repeats:
             return False
+        key = self._keys()[0]
         try:
-            with open(self._path(self._keys[0]), encoding="utf-8", errors="surrogateescape") as file:
+            with open(self._path(key), encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 text = file.read()
         except OSError:
             return False
-        paths, _, distributions = text.partition(f"{_DISTRIBUTIONS}\n")
-        lines = paths.split("\n")
-        reopen = lines[0] == _HEAD + _REOPEN
-        if not (reopen or lines[0] == _HEAD) or len(lines) < 4 or lines[1] != self._keys[0]:
+        described, whole, contents = text.partition(_CONTENTS)
+        head, *lines = described.split("\n")
+        reopen = head == _HEAD + _REOPEN
+        if not whole or not (reopen or head == _HEAD) or len(lines) < 2 or lines[0] != key:
             return False
-        packages_moved = False
-        for line in lines[2:-1]:
+        moved = False
+        for line in lines[1:]:
             kind, _, rest = line.partition(" ")
             path = rest.partition(" ")[2]
             if reopen:
                 _reopen(path)
-            if _describe(kind, path) == line:
+            if describe(kind, path, self._environ) == line:
                 continue
-            if kind != "packages":
+            if kind not in (PACKAGES, MEMBERS):
                 return False
-            # Python's own __pycache__ touches the folder too, so ask what is installed.
-            packages_moved = True
-        return not packages_moved or distributions == "".join(_distributions(self._project.environment))
+            moved = True
+        return not moved or contents == "".join(_contents(lines[1:], self._environ))
 
     def before_preparation(self) -> None:
-        """Remember what the user may edit while uv works; call it before the preparation."""
-        if self._keys:
-            self._before = list(self._inputs())
+        """Remember how all is that decides; call it before the preparation."""
+        self._before = self._state()
+        if self._before and any(_changed_since(line, _TICK_NS) for line in self._before[1]):
+            # Another change in the same tick of the clock would look like none.
+            import time
 
-    def write(self) -> None:
+            time.sleep(_TICK_NS / 1e9)
+            self._before = self._state()
+
+    def write(self) -> bool:
         """Note the environment as fresh; call it after a preparation that succeeded, under the lock.
 
-        Writes nothing if an input changed meanwhile, and never fails: without a note the next call prepares again.
+        Never fails: without a note the next call prepares again.
+
+        :returns: False if anything changed meanwhile. Then nothing is noted, since uv may have looked before, but
+            another preparation will change nothing and can be.
         """
-        if not self._before or self._before != list(self._inputs()):
-            return
-        decided = self._outputs()
-        if decided is None:
-            return
+        if not self._before:
+            return True
+        after = self._state()
+        if after != self._before:
+            return False
+        keys, lines, contents = after
+        if any(_coarse(line) and _changed_since(line, _COARSE_NS) for line in lines if line.startswith("file ")):
+            return True
+        # Nor would times tell of a second change to what is installed: such a line never holds, so the contents decide.
+        lines = [_unequal(line) if line.startswith(PACKAGES) and _coarse(line) else line for line in lines]
+        if any("\n" in line for line in lines) or not any(line.startswith(PACKAGES) for line in lines):
+            return True
         from uv_mutex import mounts
 
-        distributions = "".join(_distributions(self._project.environment))
         head = _HEAD if mounts.is_local(self._project.environment) else _HEAD + _REOPEN
-        for key in self._keys:
-            lines = [head, key, *self._before, *decided]
-            if not any("\n" in line for line in lines):
-                text = "\n".join(lines) + f"\n{_DISTRIBUTIONS}\n{distributions}"
-                _replace(self._path(key), text.encode("utf-8", "surrogateescape"))
+        for key in keys:
+            _replace(self._path(key), "\n".join((head, key, *lines)) + _CONTENTS + contents)
+        return True
 
-    def _inputs(self) -> "Iterator[str]":
-        """What the user edits, outside the environment, but for the lock file, which the preparation may write."""
-        project = self._project
-        for folder in _folders(project):
-            for name in ("pyproject.toml", ".python-version", ".python-versions"):
-                yield _describe("file", f"{folder}/{name}")
-        yield _describe("file", f"{project.root}/uv.toml")
-        for path in self._configuration():
-            yield _describe("file", path)
+    def _state(self) -> "_State | None":
+        """Everything that decides, now; None if a note can't hold it, or if uv would do its work anew anyway."""
+        from uv_mutex import decides
 
-    def _configuration(self) -> "Iterator[str]":
-        """Follows crates/uv-settings/src/lib.rs and crates/uv-dirs/src/lib.rs."""
-        if self._config_file:
-            yield os.path.join(self._project.start, self._config_file)
-        environ = self._environ
-        user = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
-        yield f"{user}/uv/uv.toml"
-        yield f"{user}/uv/.python-version"
-        for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
-            yield f"{folder}/uv/uv.toml"
-        yield "/etc/uv/uv.toml"
-
-    def _outputs(self) -> list[str] | None:
-        """What the preparation may have written, and what the lock file says of local packages."""
-        project, lines = self._project, []
-        lockfile = f"{project.root}/uv.lock"
-        lines.append(_describe("file", lockfile))
-        for path in _local_sources(projects.read_text(lockfile), project.root):
-            if os.path.isfile(path):
-                lines.append(_describe("file", path))
-                continue
-            keys = _cache_keys(path)
-            if keys is None:
-                return None
-            lines.extend(_describe("file", key) for key in keys)
-            lines.append(_describe("exists", f"{path}/src"))
-        for glob in projects.workspace_globs(project.root):
-            parent = f"{project.root}/{glob.split('*')[0].rpartition('/')[0]}" if "*" in glob else ""
-            if parent:
-                lines.append(_describe("file", os.path.normpath(parent)))
-        environment = project.environment
-        lines.append(_describe("file", f"{environment}/pyvenv.cfg"))
-        lines.append(_describe("file", f"{environment}/bin/python"))
-        packages = [_describe("packages", path) for path in _site_packages(environment)]
-        return lines + packages if packages else None
+        if self._call.repeats:
+            return None
+        environ, environment = self._environ, self._project.environment
+        try:
+            lines = decides.inputs(self._project, self._config_file, environ)
+        except decides.BeyondNoteError:
+            return None
+        lines.append(describe("file", f"{environment}/pyvenv.cfg", environ))
+        lines += (describe(PACKAGES, path, environ) for path in _site_packages(environment))
+        return self._keys(), lines, "".join(_contents(lines, environ))
 
 
-def _keys(project: "Project", call: "Call", environ: "Mapping[str, str]", uv: str) -> tuple[str, ...]:
-    """What was asked for, a line each. First what must be noted for this call, then what holds besides.
+def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
+    """One line: a kind, what there is to say, and a path or a variable's name.
 
-    A `sync` leaves no package too many, so that it prepares for a `run` with the same options; not the other way round.
+    The time of the last change is what uv itself goes by, and what an edit can't put back. The other is for file
+    systems that make the former up.
     """
-    variables = sorted(
-        (name, value)
-        for name, value in environ.items()
-        if (name.startswith("UV_") and not name.startswith("UV_MUTEX") and name not in _COUNTERS) or name in _PLACES
-    )
-    asked = repr((_describe("file", uv), project.start, call.environment_options(), variables))
-    if not call.exact:
-        return (asked,)
-    partly = any(name.startswith(_PARTLY) for name, _ in variables)
-    return (f"exact {asked}",) if partly else (f"exact {asked}", asked)
-
-
-def _describe(kind: str, path: str) -> str:
-    """One line on a path: its kind, what stat says, and the path."""
+    if kind == "env":
+        value = environ.get(path)
+        return f"env {'-' if value is None else 'x' + value.encode('utf-8', 'surrogateescape').hex()} {path}"
     try:
         answer = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte in a garbled note
         return f"{kind} - {path}"
     if kind == "exists":
         return f"{kind} + {path}"
-    return f"{kind} {answer.st_mtime_ns}/{answer.st_size}/{answer.st_ino} {path}"
+    return f"{kind} {answer.st_ctime_ns}/{answer.st_mtime_ns}/{answer.st_size}/{answer.st_ino} {path}"
+
+
+def subfolders(folder: str) -> list[str]:
+    """The names of the folders in a folder, but for Python's own."""
+    return [name for name in _list(folder) if name != "__pycache__" and os.path.isdir(f"{folder}/{name}")]
+
+
+def _contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "Iterator[str]":
+    """A line for each installed distribution, and for each folder that could be a member of the workspace."""
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        path = rest.partition(" ")[2]
+        if kind == PACKAGES:
+            for name in _list(path):
+                if name.endswith(_DIST_SUFFIXES):
+                    yield describe("distribution", f"{path}/{name}", environ) + "\n"
+        elif kind == MEMBERS:
+            for name in subfolders(path):
+                yield f"folder {path}/{name}\n"
+
+
+def _machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":
+    """The user's and the system's (crates/uv-dirs/src/lib.rs)."""
+    user = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    for name in ("uv.toml", ".python-version", ".python-versions"):
+        yield f"{user}/uv/{name}"
+    for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
+        yield f"{folder}/uv/uv.toml"
+    yield "/etc/uv/uv.toml"
 
 
 def _reopen(path: str) -> None:
     """Make a network file system ask its server: it is consistent from close to open, not from write to stat."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-    except OSError:
+    except (OSError, ValueError):
         pass
 
 
-def _folders(project: "Project") -> "Iterator[str]":
-    """The folders from where uv begins to look up to the workspace root."""
-    seen = {project.root}
-    yield project.root
-    for start in (project.start, project.member):
-        for folder in projects.ancestors(start):
-            if folder in seen:
-                break
-            seen.add(folder)
-            yield folder
+def _changed_since(line: str, ago_ns: int) -> bool:
+    """Whether what a line describes changed less than so many nanoseconds ago."""
+    import time
+
+    changed = _changed(line)
+    return changed is not None and changed > time.time_ns() - ago_ns
 
 
-def _local_sources(lockfile: str, root: str) -> "Iterator[str]":
-    """The packages that uv.lock takes from a path. uv writes each source on a line of its own."""
-    for line in lockfile.splitlines():
-        for start in _LOCAL_SOURCES:
-            if line.startswith(start):
-                yield os.path.normpath(os.path.join(root, line[len(start) :].partition('"')[0]))
+def _coarse(line: str) -> bool:
+    """Whether the file system seems to count whole seconds."""
+    changed = _changed(line)
+    return changed is not None and changed % 1_000_000_000 == 0
 
 
-def _cache_keys(folder: str) -> list[str] | None:
-    """The files that make uv rebuild a local package; None if other things do as well.
+def _changed(line: str) -> int | None:
+    said = line.split(" ", 2)[1].split("/")
+    return int(said[0]) if len(said) > 1 else None
 
-    Follows crates/uv-cache-info/src/cache_info.rs.
-    """
-    names = ["pyproject.toml", "setup.py", "setup.cfg"]
-    text = projects.read_text(f"{folder}/pyproject.toml")
-    if _CACHE_KEYS in text:
-        declared = projects.tables(text, "tool.uv").get(_CACHE_KEYS)
-        for key in declared if isinstance(declared, list) else []:
-            name = key.get("file") if isinstance(key, dict) else key
-            if not isinstance(name, str) or any(char in name for char in "*?["):
-                return None
-            names.append(name)
-    return [os.path.join(folder, name) for name in names]
+
+def _unequal(line: str) -> str:
+    kind, _, path = line.split(" ", 2)
+    return f"{kind} ? {path}"
 
 
 def _site_packages(environment: str) -> "Iterator[str]":
@@ -241,14 +262,6 @@ def _site_packages(environment: str) -> "Iterator[str]":
             yield path
 
 
-def _distributions(environment: str) -> "Iterator[str]":
-    """A line for each installed distribution."""
-    for folder in _site_packages(environment):
-        for name in _list(folder):
-            if name.endswith(_DIST_SUFFIXES):
-                yield _describe("distribution", f"{folder}/{name}") + "\n"
-
-
 def _list(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
@@ -256,14 +269,14 @@ def _list(folder: str) -> list[str]:
         return []
 
 
-def _replace(path: str, content: bytes) -> None:
+def _replace(path: str, text: str) -> None:
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.write(text.encode("utf-8", "surrogateescape"))
         os.replace(temporary, path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
         try:
             os.unlink(temporary)
         except OSError:

@@ -125,7 +125,7 @@ class _Guarded:
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
-        self._note.write()
+        self._note_as_fresh()
 
     def _sync(self) -> "NoReturn":
         """A fresh environment is checked side by side with others, anything else alone."""
@@ -142,8 +142,18 @@ class _Guarded:
         self._note.before_preparation()
         ended = self._run_child(self._call.words)
         if ended.ok and self._call.subcommand == "sync":
-            self._note.write()
+            self._note_as_fresh()
         return ended
+
+    def _note_as_fresh(self) -> None:
+        """Note what a whole uv went through without a change: this one, or a second one in silence."""
+        if not self._note.write():
+            self._note.before_preparation()
+            ended = self._run_child(self._call.confirmation(process.true_command()), empty_stdin=True)
+            if ended.signal:
+                self._end_like(ended, prepared=True)
+            if ended.ok:
+                self._note.write()
 
     def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
         from uv_mutex import lock

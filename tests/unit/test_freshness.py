@@ -1,0 +1,357 @@
+"""The note: what it is written for, what it is read as, and what it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from uv_mutex import commandline, freshness, mounts
+from uv_mutex.freshness import Note
+from uv_mutex.project import Project
+
+_LOCK = """[[package]]
+name = "demo"
+source = { virtual = "." }
+
+[[package]]
+name = "dep"
+source = { editable = "../dep" }
+"""
+
+
+class World:
+    """A project with an environment, none of it made by uv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "project"
+        self.venv = self.root / ".venv"
+        self.site = self.venv / "lib" / "python3.11" / "site-packages"
+        self.dep = folder / "dep"
+        self.uv = folder / "uv"
+        for path in (self.site / "alpha-1.0.dist-info", self.venv / "bin", self.dep):
+            path.mkdir(parents=True)
+        for path in (self.root / "pyproject.toml", self.dep / "pyproject.toml", self.venv / "pyvenv.cfg"):
+            path.touch()
+        for path in (self.venv / "bin" / "python", self.uv):
+            path.touch()
+        (self.root / "uv.lock").write_text(_LOCK)
+        self.environ = {"HOME": str(folder / "home")}
+
+    def note(self, *words: str) -> Note:
+        """A note for a call in the project's root."""
+        call = commandline.parse(words or ("run", "true"), lambda _: "")
+        assert call
+        root = str(self.root)
+        return Note(Project(root, root, root, str(self.venv)), call, self.environ, str(self.uv))
+
+    def prepare(self, *words: str, meanwhile: Callable[[], object] = lambda: None) -> bool:
+        """What the shim does around a preparation."""
+        note = self.note(*words)
+        note.before_preparation()
+        meanwhile()
+        return note.write()
+
+    def fresh(self, *words: str) -> bool:
+        """Whether such a call finds the environment fresh."""
+        return self.note(*words).fresh()
+
+    @property
+    def files(self) -> list[Path]:
+        """The notes that were written."""
+        return sorted((self.venv / ".uv-mutex").glob("*"))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A project that nothing was noted of."""
+    return World(tmp_path)
+
+
+def test_note_is_fresh_until_something_changes(world: World) -> None:
+    assert not world.fresh()
+    assert world.prepare()
+    assert world.fresh()
+    assert len(world.files) == 1
+    os.utime(world.dep / "pyproject.toml")
+    assert not world.fresh()
+
+
+def test_key(world: World) -> None:
+    world.prepare("run", "--extra", "a", "-q", "true")
+    assert world.fresh("run", "--extra=a", "python", "other.py")
+    assert not world.fresh("run", "true")
+    assert not world.fresh("run", "--extra", "a", "--reinstall", "true")
+    assert not world.fresh("sync", "--extra", "a")
+    for name in ("UV_NO_DEV", "XDG_CONFIG_HOME"):
+        world.environ[name] = "1"
+        assert not world.fresh("run", "--extra", "a", "true")
+        del world.environ[name]
+    world.environ |= {"UV_MUTEX_LOG": "/dev/null", "UV_RUN_RECURSION_DEPTH": "2", "LANG": "C"}
+    assert world.fresh("run", "--extra", "a", "true")
+    os.utime(world.uv)
+    assert not world.fresh("run", "--extra", "a", "true")
+
+
+def test_each_host_has_its_own_note(world: World) -> None:
+    """An environment on a shared disk; uv, interpreter and home are each host's own."""
+    interpreter = world.venv / "bin" / "python"
+    interpreter.unlink()
+    for host in ("one", "two"):
+        (world.root.parent / host).touch()
+    for host in ("one", "two", "one", "two"):
+        world.uv = world.root.parent / host
+        if not world.fresh():
+            assert world.prepare()
+    assert len(world.files) == 2
+
+
+def test_sync_is_noted_for_run_too(world: World) -> None:
+    world.prepare("sync")
+    assert world.fresh("sync", "--exact")
+    assert world.fresh("run", "true")
+    assert world.fresh("run", "--exact", "true")
+    assert not world.fresh("sync", "--no-dev")
+
+
+@pytest.mark.parametrize("words", [("sync", "--reinstall"), ("run", "-U", "true")])
+def test_calls_that_work_anew_have_no_note(words: tuple[str, ...], world: World) -> None:
+    assert world.prepare(*words)
+    assert not world.files
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda _: bytes(range(256)) * 100,
+        lambda text: text.replace(b"uv-mutex note 2", b"uv-mutex note 1"),
+        lambda text: text.replace(b"uv-mutex note 2", b"uv-mutex note 2 more"),
+        lambda text: text.replace(b"virtual", b"v1rtual").replace(b"[]", b"[('--extra', 'a')]"),
+        lambda text: text[: text.index(b"\nfile") + 40],
+        lambda text: text[: text.index(b"\npackages") + 1],
+        lambda text: text[: text.index(b"\n# contents")],
+        lambda text: text[: text.index(b"\n# contents") + 8],
+        lambda text: b"\n".join(text.split(b"\n")[:2]) + b"\n# contents\n",
+        lambda text: text.replace(b"\nfile ", b"\nfile \0", 1),
+        lambda text: text.replace(b"\nfile ", b"\nwords of another version\nfile ", 1),
+        lambda text: text.replace(b"\n", b"\r\n"),
+    ],
+)
+def test_spoilt_note_is_not_fresh(spoil: Callable[[bytes], bytes], world: World) -> None:
+    world.prepare()
+    (file,) = world.files
+    file.write_bytes(spoil(file.read_bytes()))
+    assert not world.fresh()
+
+
+def test_cut_short_within_the_contents(world: World) -> None:
+    """They count only where site-packages moved."""
+    world.prepare()
+    (file,) = world.files
+    file.write_bytes(file.read_bytes()[:-5])
+    assert world.fresh()
+    os.utime(world.site)
+    assert not world.fresh()
+
+
+def test_key_of_another_call_with_the_same_name(world: World) -> None:
+    world.prepare()
+    (file,) = world.files
+    file.write_bytes(re.sub(rb"\n\(.*\n", b"\n([], 'another')\n", file.read_bytes(), count=1))
+    assert not world.fresh()
+
+
+def test_note_is_a_folder(world: World) -> None:
+    world.prepare()
+    (file,) = world.files
+    file.unlink()
+    file.mkdir()
+    assert not world.fresh()
+    assert world.prepare()
+    assert world.files == [file]
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline", "carriage\rreturn", "line\u2028separator", "# contents", "a b", "\udcff", "'"]
+)
+def test_odd_paths(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    world = World(tmp_path / name)
+    assert world.prepare()
+    assert world.fresh() is ("\n" not in name)
+    os.utime(world.root / "pyproject.toml")
+    assert not world.fresh()
+
+
+@pytest.mark.parametrize("path", ["we'ird", 'we"ird', "we\\ird", "ünä", "\ttab"])
+def test_odd_sources(path: str, world: World) -> None:
+    folder = world.root.parent / path
+    folder.mkdir()
+    (folder / "pyproject.toml").touch()
+    spelt = f"'../{path}'" if '"' in path or "\\" in path else f'"../{path}"'.replace("\t", "\\t")
+    (world.root / "uv.lock").write_text(f"source = {{ editable = {spelt} }}\n")
+    world.prepare()
+    assert world.fresh()
+    os.utime(folder / "pyproject.toml")
+    assert not world.fresh()
+
+
+def test_environment_that_cannot_be_written(world: World) -> None:
+    (world.venv / ".uv-mutex").touch()  # root may write whatever the mode says
+    assert world.prepare()
+    assert not world.fresh()
+
+
+def test_no_environment(world: World) -> None:
+    world.site.rename(world.root / "elsewhere")
+    assert world.prepare()
+    assert not world.files
+
+
+def test_nothing_is_left_beside_the_note(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert world.prepare()
+    assert not world.files
+
+
+def test_change_meanwhile_wants_another_preparation(world: World) -> None:
+    assert not world.prepare(meanwhile=lambda: (world.root / "uv.lock").write_text(_LOCK + "\n"))
+    assert not world.prepare(meanwhile=(world.site / "beta-1.0.dist-info").mkdir)
+    assert not world.prepare(meanwhile=lambda: (world.venv / "pyvenv.cfg").write_text("edited"))
+    assert not world.files
+    assert world.prepare(meanwhile=(world.root / "main.py").touch)
+    assert world.fresh()
+
+
+def test_bytecode_in_site_packages_changes_nothing(world: World) -> None:
+    world.prepare()
+    (world.site / "__pycache__").mkdir()
+    assert world.fresh()
+    (world.site / "beta-1.0.dist-info").mkdir()
+    assert not world.fresh()
+
+
+def test_distribution_put_in_place_of_itself(world: World) -> None:
+    world.prepare()
+    (world.site / "new").mkdir()
+    (world.site / "alpha-1.0.dist-info").rmdir()
+    (world.site / "new").rename(world.site / "alpha-1.0.dist-info")
+    assert not world.fresh()
+
+
+def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Lustre: what changed this second may change again unseen."""
+    stat = os.stat
+
+    class Coarse:
+        def __init__(self, path: str) -> None:
+            answer = stat(path)
+            self.st_ctime_ns = self.st_mtime_ns = answer.st_ctime_ns // 10**9 * 10**9 - older
+            self.st_size, self.st_ino, self.st_mode = 0, 7, answer.st_mode
+
+    older = 0
+    monkeypatch.setattr(os, "stat", lambda path, **_: Coarse(path))
+    monkeypatch.setattr(mounts, "is_local", lambda _: True)
+    assert world.prepare()
+    assert not world.files
+    older = 10**10
+    assert world.prepare()
+    assert world.fresh()
+    # The folder's own times stay as they were.
+    (world.site / "alpha-1.0.dist-info").rename(world.site / "beta-1.0.dist-info")
+    assert not world.fresh()
+
+
+def test_network_file_system_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "is_local", lambda _: False)
+    world.prepare()
+    asked: list[str] = []
+    monkeypatch.setattr(freshness, "_reopen", asked.append)
+    assert world.fresh()
+    assert {str(world.root / "uv.lock"), str(world.site), str(world.dep / "pyproject.toml")} <= {*asked}
+
+
+def _members(world: World, pattern: str) -> None:
+    (world.root / "pyproject.toml").write_text(f"[tool.uv.workspace]\nmembers = ['{pattern}']\n")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "appears", "seen"),
+    [
+        ("packages/*", "packages/new", True),
+        ("./packages/*", "packages/new", True),
+        ("packages/*/inner", "packages/there/inner", True),
+        ("packages/*/inner", "packages/there/outer", False),
+        ("packages/**", "packages/there/very/deep", True),
+        ("*", "new", True),
+        ("packages/[a-n]*", "packages/new", True),
+        ("packages/new", "packages/new", True),
+        ("../beside/*", "../beside/new", True),
+        ("packages/*", "src/new", False),
+        ("packages/*", "packages/there/__pycache__", False),
+    ],
+)
+def test_member_appears(pattern: str, appears: str, seen: bool, world: World) -> None:
+    for folder in ("packages/there", "../beside"):
+        (world.root / folder).mkdir(parents=True)
+    _members(world, pattern)
+    world.prepare()
+    os.utime(world.root)
+    assert world.fresh()
+    (world.root / appears).mkdir(parents=True)
+    (world.root / appears / "pyproject.toml").touch()
+    assert world.fresh() is not seen
+
+
+def test_too_many_folders_for_a_note(world: World) -> None:
+    for number in range(400):
+        (world.root / "packages" / str(number)).mkdir(parents=True)
+    _members(world, "packages/**")
+    assert world.prepare()
+    assert not world.files
+
+
+@pytest.mark.parametrize(
+    "keys", ["'**/*.c'", "'{a,b}.c'", "{ file = 'a?.c' }", "{ other = 'a' }", "{ env = true }", "{ file = ['a'] }"]
+)
+def test_cache_keys_that_a_note_cannot_hold(keys: str, world: World) -> None:
+    (world.dep / "pyproject.toml").write_text(f"[tool.uv]\ncache-keys = [{keys}]\n")
+    assert world.prepare()
+    assert not world.files
+
+
+def test_cache_keys_as_tables(world: World) -> None:
+    (world.dep / "pyproject.toml").write_text("[[tool.uv.cache-keys]]\nfile = 'a.c'\n")
+    world.prepare()
+    (world.dep / "src").mkdir()
+    assert world.fresh()
+    (world.dep / "a.c").touch()
+    assert not world.fresh()
+
+
+def test_git_worktree(world: World) -> None:
+    git = world.root.parent / "main" / ".git"
+    own = git / "worktrees" / "dep"
+    for path, text in {
+        git / "refs/heads/topic": "a" * 40,
+        git / "refs/tags/deep/v1": "a" * 40,
+        own / "HEAD": "ref: refs/heads/topic\n",
+        own / "commondir": "../..\n",
+        world.dep / ".git": f"gitdir: {own}\n",
+        world.dep / "pyproject.toml": "[tool.uv]\ncache-keys = [{ git = { commit = true, tags = true } }]\n",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for change in (git / "refs/heads/topic", git / "refs/tags/deep/v2", git / "packed-refs", own / "HEAD"):
+        world.prepare()
+        (own / "index").write_text(str(change))
+        assert world.fresh()
+        change.write_text("b" * 40)
+        assert not world.fresh()
