@@ -1,6 +1,7 @@
 """The `uv-mutex` command."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,9 @@ def _install(arguments: argparse.Namespace) -> int:
 
     folder = install(arguments.prefix)
     print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
-    print(f"export PATH={shlex.quote(str(folder))}:$PATH")
+    # Quoted, since fish would take $PATH apart; as bytes, since a path need not be UTF-8.
+    sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
+    sys.stdout.flush()
     return 0
 
 

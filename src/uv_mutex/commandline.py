@@ -157,19 +157,25 @@ class Call:
         hidden = (_DISPLAY, _MODULE, _EXACTNESS)
         return [option for option in self.options if not any(option[0] in names for names in hidden)]
 
-    def preparation(self, nothing: str) -> list[str]:
+    def preparation(self, nothing: str, project: str | None) -> list[str]:
         """The words of a `run` with the same options whose command does nothing.
 
         :param nothing: that command.
+        :param project: where its project is, if the user's command decides that; None if the options do.
         """
-        return [*self._without(_MODULE | {"--show-resolution"}), "--", nothing]
+        return self._doing(nothing, project, self._without(_MODULE | {"--show-resolution"}))
 
-    def confirmation(self, nothing: str) -> list[str]:
+    def confirmation(self, nothing: str, project: str | None) -> list[str]:
         """The words that do the work of a `run` or `sync` again, and say nothing.
 
         :param nothing: a command that does nothing.
+        :param project: see :meth:`preparation`.
         """
-        words = ["--quiet", *self._without(_MODULE | _DISPLAY)]
+        return self._doing(nothing, project, ["--quiet", *self._without(_MODULE | _DISPLAY)])
+
+    def _doing(self, nothing: str, project: str | None, words: list[str]) -> list[str]:
+        if project:
+            words.append(f"--project={project}")
         return [*words, "--", nothing] if self.subcommand == "run" else words
 
     def prepared(self) -> list[str]:

@@ -1,5 +1,6 @@
 """How the shim gives up: an exit status and one line for the user."""
 
+import os
 import sys
 
 #: Exit status when UV_MUTEX_TIMEOUT ran out (EX_TEMPFAIL of sysexits.h: try again later).
@@ -33,7 +34,6 @@ def say(message: str) -> None:
         return
     text = message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
-        sys.stderr.write("uv-mutex: " + text.replace("\n", "\\n") + "\n")
-        sys.stderr.flush()
+        os.write(sys.stderr.fileno(), ("uv-mutex: " + text.replace("\n", "\\n") + "\n").encode())
     except (OSError, ValueError):
         pass

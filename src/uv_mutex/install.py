@@ -6,16 +6,20 @@
     PREFIX/lib/uv-mutex/manifest       every path that was made, so that no other is removed
 
 A call in flight keeps the library that it started with: an upgrade writes a new TAG, then replaces the front door in
-one step, and leaves the TAG that it replaced.
+one step, and leaves the old TAG for a day.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import py_compile
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from uv_mutex import realuv
@@ -24,9 +28,14 @@ from uv_mutex.errors import MutexError
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
 _LIBRARIES = ("filelock", "packaging")
 _SHARE = Path("lib/uv-mutex")
+_MANIFEST = _SHARE / "manifest"
+_DOOR, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
+_COMMAND_MARKER = b"uv-mutex command of this prefix"
 _PLACEHOLDER = "@LIBRARY@"
 #: Kernels before Linux 5.1 cut the first line of a script here; newer ones at 255.
 _SHEBANG_BYTES = 127
+#: A call in flight, which may be waiting for a lock, is thought to need its library no longer than this.
+_GRACE_SECONDS = 24 * 3600
 
 
 def install(prefix: Path) -> Path:
@@ -35,12 +44,14 @@ def install(prefix: Path) -> Path:
     :param prefix: where to; made if it isn't there.
     :raises MutexError: if that can't be done. What was installed before then still works.
     """
-    prefix = Path(os.path.abspath(prefix.expanduser()))
-    door = prefix / "bin/uv"
-    if os.path.lexists(door) and not realuv.is_shim(str(door)):
-        raise MutexError(f"{door} is not a uv-mutex shim, and is left alone; choose another --prefix")
+    prefix = _absolute(prefix)
+    for name in (_DOOR, _COMMAND):
+        if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
+            raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
+    shebang = _shebang(_interpreter())
     try:
-        _install(prefix)
+        with _making(prefix) as made:
+            _install(made, shebang)
     except OSError as error:
         where = error.filename or prefix
         raise MutexError(f"cannot install to {where}: {error.strerror}; choose another --prefix") from None
@@ -52,56 +63,92 @@ def uninstall(prefix: Path) -> None:
 
     :raises MutexError: if nothing is installed there, or something can't be removed.
     """
-    prefix = Path(os.path.abspath(prefix.expanduser()))
-    manifest = prefix / _SHARE / "manifest"
+    prefix = _absolute(prefix)
     try:
-        paths = [prefix / line for line in manifest.read_text().splitlines()]
+        names = _read_manifest(prefix)
     except OSError as error:
+        manifest = prefix / _MANIFEST
         raise MutexError(f"nothing is installed in {prefix}: {manifest}: {error.strerror}; name its --prefix") from None
+    # The door first: from then on calls find the real uv. A foreign program may have taken its place since.
+    programs = (str(_DOOR), str(_COMMAND))
+    ours = [name for name in programs if _is_ours(prefix / name)]
+    # The manifest last, so that a removal that breaks off can be taken up again.
+    others = [name for name in names if name not in (*programs, str(_MANIFEST))]
     try:
-        _remove(paths)
+        _remove(prefix / name for name in (*ours, *others, str(_MANIFEST)))
     except OSError as error:
         raise MutexError(f"cannot remove {error.filename}: {error.strerror}; remove it by hand") from None
 
 
-def _install(prefix: Path) -> None:
+def _absolute(prefix: Path) -> Path:
+    try:
+        path = os.path.abspath(prefix.expanduser())
+    except RuntimeError:
+        raise MutexError(f"there is no home folder for {prefix}; name another --prefix") from None
+    if ":" in path or "\n" in path:
+        raise MutexError(f"PATH cannot hold {path}, which has a colon or a line end in it; choose another --prefix")
+    return Path(path)
+
+
+def _is_ours(program: Path) -> bool:
+    """Whether :func:`install` wrote this program, in any version and prefix."""
+    head = realuv.first_bytes(str(program))
+    return head.startswith(b"#!") and (realuv.MARKER in head or _COMMAND_MARKER in head)
+
+
+def _install(made: "_Made", shebang: str) -> None:
     files = dict(_library_files())
-    tag = _tag(files)
-    library = _SHARE / tag
-    made = _Made(prefix)
-    replaced = _library_of(prefix / "bin/uv")
+    library = _SHARE / _tag(files)
+    replaced = _library_of(made.prefix / _DOOR)
+    modules = [library / name for name in files if name.endswith(".py")]
+    # Noted before anything is made: an installation that breaks off can still be removed.
+    made.plan([*(library / name for name in files), *map(_compiled, modules), _COMMAND, _DOOR])
     for name, source in files.items():
         made.file(library / name, source.read_bytes())
-    for name in files:
-        if name.endswith(".py"):
-            made.compiled(library / name)
-    hooks = _hooks()
-    shebang = _shebang(sys.executable if sys.prefix == sys.base_prefix else _base_executable())
+    for module in modules:
+        made.compile(module)
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
-    for name in ("uv-mutex", "uv"):
-        _, _, body = (hooks / name).read_text().partition("\n")
+    for program in (_COMMAND, _DOOR):
+        _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")
         text = f"{shebang}\n{body.replace(_PLACEHOLDER, str(library))}"
-        made.file(Path("bin") / name, text.encode("utf-8", "surrogateescape"), mode=0o755)
-        if name == "uv-mutex":
-            _try(prefix / "bin" / name)
-    _remove([prefix / line for line in made.forget_libraries(keep={tag, replaced})])
-    made.write_manifest()
+        made.file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
+        if program is _COMMAND:
+            _try(made.prefix / program)
+    if replaced and replaced != library.name:
+        _touch(made.prefix / _SHARE / replaced)
+    made.forget_libraries(keep=library.name)
 
 
 def _library_files() -> Iterator[tuple[str, Path]]:
     """What goes into a library folder: its name there, and the file."""
     package = Path(__file__).parent
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield str(Path("uv_mutex") / path.relative_to(package)), path
+    yield from _package_files("uv_mutex", package)
     if not (package / "hooks").is_dir():  # a source tree
-        for path in sorted(p for p in _hooks().iterdir() if p.is_file()):
-            yield f"uv_mutex/hooks/{path.name}", path
+        yield from _package_files("uv_mutex/hooks", _hooks())
     for name in _LIBRARIES:
-        for file in importlib.metadata.distribution(name).files or ():
-            path = Path(str(file.locate()))
-            if ".." not in file.parts and file.suffix != ".pyc" and path.is_file():
-                yield str(file), path
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise MutexError(f"{name} cannot be found; install uv-mutex with its dependencies")
+        yield from _package_files(name, Path(spec.origin).parent)
+        yield from _licence_files(name)
+
+
+def _package_files(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield f"{name}/{path.relative_to(folder)}", path
+
+
+def _licence_files(library: str) -> Iterator[tuple[str, Path]]:
+    """The library's metadata, which carries its licence. Linux distributions may keep none."""
+    try:
+        files = importlib.metadata.distribution(library).files
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files or ():
+        path = Path(str(file.locate()))
+        if file.parts[0].endswith(".dist-info") and path.is_file():
+            yield str(file), path
 
 
 def _hooks() -> Path:
@@ -117,19 +164,29 @@ def _tag(files: dict[str, Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _base_executable() -> str:
-    """The interpreter that a virtual environment stands on, which outlives it."""
+def _compiled(module: Path) -> Path:
+    return module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
+
+
+def _interpreter() -> str:
+    """This interpreter, or the one that its virtual environment stands on, which outlives it."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
     base: str | None = getattr(sys, "_base_executable", None)
-    return base or os.path.realpath(sys.executable)
+    # Python 3.10 takes the environment's own link for the base.
+    usable = base and base != sys.executable and os.access(base, os.X_OK)
+    return base if base and usable else os.path.realpath(sys.executable)
 
 
 def _shebang(python: str) -> str:
-    line = f"#!{python} -ISXutf8"
-    if any(char.isspace() for char in python):  # a `#!` line knows no quotes, but env reads them
-        line = f'#!/usr/bin/env -S "{python}" -ISXutf8'
-    if len(os.fsencode(line)) > _SHEBANG_BYTES and os.uname().sysname == "Linux":
-        raise MutexError(f"the path of {python} is too long for a script's first line; install with another Python")
-    return line
+    for path in (python, os.path.realpath(python)):
+        line = f"#!{path} -ISXutf8"
+        if " " in path or "\t" in path:  # a `#!` line knows no quotes, but env reads them
+            quoted = "".join(f"\\{char}" if char in '\\"$' else char for char in path)
+            line = f'#!/usr/bin/env -S "{quoted}" -ISXutf8'
+        if "\n" not in line and (len(os.fsencode(line)) <= _SHEBANG_BYTES or os.uname().sysname != "Linux"):
+            return line
+    raise MutexError(f"the path of {python} does not fit in a script's first line; install with another Python")
 
 
 def _try(command: Path) -> None:
@@ -141,30 +198,83 @@ def _try(command: Path) -> None:
 
 def _library_of(door: Path) -> str | None:
     """The tag of the library that an installed front door uses."""
-    try:
-        for line in door.read_text(errors="replace").splitlines():
-            if line.startswith("LIBRARY = "):
-                return Path(line.partition('"')[2].rstrip('"')).name
-    except OSError:
-        pass
+    for line in realuv.first_bytes(str(door)).decode("utf-8", "replace").splitlines():
+        if line.startswith("LIBRARY = "):
+            return Path(line.partition('"')[2].rstrip('"')).name
     return None
 
 
+def _touch(library: Path) -> None:
+    try:
+        os.utime(library)  # its last day begins
+    except FileNotFoundError:
+        pass
+
+
+def _read_manifest(prefix: Path) -> list[str]:
+    text = (prefix / _MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
+    return [line for line in text.split("\n") if line]
+
+
+@contextmanager
+def _making(prefix: Path) -> "Iterator[_Made]":
+    """Let one installation at a time work on a prefix, where the file system has locks."""
+    made = _Made(prefix)
+    folders = made.folder(prefix / _SHARE)
+    fd = os.open(prefix / _SHARE, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        made.begin(folders)
+        yield made
+    finally:
+        os.close(fd)
+
+
 class _Made:
-    """What an installation makes. Each file appears whole or not at all."""
+    """What installations made in a prefix. Each file appears whole or not at all.
+
+    Paths are noted relative to the prefix, which may be moved; of folders above it, the whole path.
+    """
 
     def __init__(self, prefix: Path) -> None:
-        self._prefix = prefix
-        self._manifest = prefix / _SHARE / "manifest"
+        self.prefix = prefix
+        self._names: dict[str, None] = {}
+
+    def begin(self, folders: list[str]) -> None:
+        """Read what was made before, and add these folders."""
         try:
-            self._paths = dict.fromkeys(self._manifest.read_text().splitlines())
-        except OSError:
-            self._paths = {}
+            names = _read_manifest(self.prefix)
+        except FileNotFoundError:
+            names = []
+        self._names = dict.fromkeys([*names, *folders])
+
+    def plan(self, files: Iterable[Path]) -> None:
+        """Note these files and the folders that they need; make the folders."""
+        for name in files:
+            self._names.update(dict.fromkeys(self.folder(self.prefix / name.parent)))
+            self._names[str(name)] = None
+        self._write_manifest()
+
+    def folder(self, folder: Path) -> list[str]:
+        """Make a folder and those above it; return those that were not there."""
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            if path.is_relative_to(self.prefix):
+                # Under a tight umask, others' PATH search would silently pass over the shim.
+                path.chmod(0o755)
+        return [
+            os.path.relpath(path, self.prefix) if path.is_relative_to(self.prefix) else str(path) for path in missing
+        ]
 
     def file(self, name: Path, content: bytes, *, mode: int = 0o644) -> None:
-        path = self._prefix / name
-        self._folder(path.parent)
-        self._paths[str(name)] = None
+        path = self.prefix / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             temporary.write_bytes(content)
@@ -173,46 +283,47 @@ class _Made:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def compiled(self, name: Path) -> None:
+    def compile(self, module: Path) -> None:
         """Bytecode that Python takes as it is, without a look at the source."""
-        path = self._prefix / name
-        self._folder(path.parent / "__pycache__")
-        target = py_compile.compile(
-            str(path), doraise=True, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        compiled = self.prefix / _compiled(module)
+        py_compile.compile(
+            str(self.prefix / module),
+            cfile=str(compiled),
+            doraise=True,
+            optimize=0,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
-        assert target  # doraise
-        self._paths[os.path.relpath(target, self._prefix)] = None
+        compiled.chmod(0o644)
 
-    def _folder(self, folder: Path) -> None:
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            self._paths[os.path.relpath(path, self._prefix)] = None
+    def forget_libraries(self, keep: str) -> None:
+        """Remove the libraries that were replaced more than a day ago."""
+        share = len(_SHARE.parts)
+        now = time.time()
+        gone = []
+        for name in self._names:
+            parts = Path(name).parts
+            if parts[:share] != _SHARE.parts or len(parts) == share or parts[share] in (keep, _MANIFEST.name):
+                continue
+            library = self.prefix.joinpath(*parts[: share + 1])
+            if not library.is_dir() or now - library.stat().st_mtime > _GRACE_SECONDS:
+                gone.append(name)
+        _remove(self.prefix / name for name in gone)
+        for name in gone:
+            del self._names[name]
+        self._write_manifest()
 
-    def forget_libraries(self, keep: set[str | None]) -> list[str]:
-        """Take all libraries but these off the manifest; return what they consist of."""
-        share = _SHARE.parts
-        gone = [
-            path
-            for path in self._paths
-            if len(parts := Path(path).parts) > len(share) and parts[: len(share)] == share
-            if parts[len(share)] not in keep and parts[len(share)] != "manifest"
-        ]
-        for path in gone:
-            del self._paths[path]
-        return gone
-
-    def write_manifest(self) -> None:
-        self._paths[str(_SHARE / "manifest")] = None
-        self.file(_SHARE / "manifest", "".join(f"{path}\n" for path in self._paths).encode())
+    def _write_manifest(self) -> None:
+        self._names[str(_MANIFEST)] = None
+        self.file(_MANIFEST, "".join(f"{name}\n" for name in self._names).encode("utf-8", "surrogateescape"))
 
 
-def _remove(paths: list[Path]) -> None:
-    """Remove these files, and those of these folders that are empty then."""
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove these files, with all bytecode made from them, and those of these folders that are empty then."""
+    paths = list(paths)
     for path in paths:
+        if path.suffix == ".py":
+            for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+                compiled.unlink(missing_ok=True)
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
     for path in sorted(paths, key=lambda path: len(path.parts), reverse=True):

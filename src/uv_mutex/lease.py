@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     import signal as signals
 
     from filelock import SoftFileLease
+
+    _Seen = tuple[int, int, int]
 else:
     import _signal as signals
 
 #: Every host must agree on it, since it is how long a dead holder on another host keeps the rest waiting.
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 5.0
+_MARGIN_SECONDS = 1.0
 
 
 class Lease(Lock):
@@ -29,16 +32,19 @@ class Lease(Lock):
     backend = lock.LEASE
     __slots__ = ("_last_seen", "_lease", "_marker", "_missed")
 
-    def __init__(self, place: Place, fd: int, lease: "SoftFileLease") -> None:
+    def __init__(self, place: Place, fd: int, lease: "SoftFileLease", found: "_Seen", since: float) -> None:
         super().__init__(place, fd, shared=False)
         self._lease = lease
-        self._marker = _identity(marker(place))
-        self._last_seen = time.monotonic()
+        self._marker = found[:2]
+        self._last_seen = since  # before it was taken: what slept since then may have slept too long
         self._missed = False
 
     def release(self) -> None:
         super().release()
-        self._lease.release()
+        try:
+            self._lease.release()
+        except OSError:  # this host was cut off; the lease ends by itself
+            pass
 
     def lost(self) -> str | None:
         """Why others may be inside by now, None if they can't be."""
@@ -49,7 +55,7 @@ class Lease(Lock):
         if self._lease.compromise:
             return f"its lease is gone ({self._lease.compromise.reason})"
         try:
-            same = _identity(marker(self.place)) == self._marker
+            same = _see(marker(self.place))[:2] == self._marker
         except FileNotFoundError:
             same = False
         except OSError:
@@ -58,7 +64,7 @@ class Lease(Lock):
             self._last_seen, self._missed = now, False
             return None
         if self._missed:
-            return "another call took it over"
+            return lock.TAKEN_OVER
         self._missed = True  # a waiter that checks for a stale lease moves it aside for a moment
         return None
 
@@ -89,24 +95,35 @@ def take(place: Place, fd: int, patience: Patience, *, shared: bool) -> Lock:
     :raises MutexError: if patience ran out.
     :raises OSError: if the marker can't be written.
     """
-    if shared and not os.path.exists(marker(place)):
+    path = marker(place)
+    if shared and not os.path.exists(path):
         return Glance(place, fd, shared=True)
     from filelock import SoftFileLease
 
     lease = SoftFileLease(
-        marker(place),
+        path,
         lease_duration=LEASE_SECONDS,
         heartbeat_interval=HEARTBEAT_SECONDS,
         thread_local=False,
         mode=lock.file_mode(place),
     )
-    if not _try(lease):
+    vigil = _Vigil(path)
+
+    since = time.monotonic()
+
+    def attempt() -> bool:
+        nonlocal since
+        since = time.monotonic()
+        # Those who want it shared all go on at once, when whoever held it is done.
+        return (shared and not os.path.exists(path)) or _try(lease) or (vigil.clear() and _try(lease))
+
+    if not attempt():
         with patience.waiting(place) as wait:
-            wait.polling(lambda: _try(lease))
+            wait.polling(attempt)
     if shared:
         lease.release()
         return Glance(place, fd, shared=True)
-    return Lease(place, fd, lease)
+    return Lease(place, fd, lease, _see(path), since)
 
 
 def _try(lease: "SoftFileLease") -> bool:
@@ -128,6 +145,66 @@ def _try(lease: "SoftFileLease") -> bool:
     return True
 
 
-def _identity(path: str) -> tuple[int, int]:
-    answer = os.stat(path, follow_symlinks=False)
-    return answer.st_dev, answer.st_ino
+class _Vigil:
+    """Watches a marker, and takes it away once its holder is dead.
+
+    filelock does that too, but by exchanging two names in one step, which GlusterFS, NFS and SMB refuse; and it leaves
+    an empty marker alone, whose holder was killed before the first word. Here the marker is renamed, which one waiter
+    alone may do: the one that made the claim. A claim whose owner died is followed by the next, a lease later.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: _Seen | None = None
+        self._since = 0.0
+        self._claims = 0
+
+    def clear(self) -> bool:
+        """Whether the marker was dead and is gone."""
+        try:
+            seen = _see(self._path)
+        except OSError:
+            self._seen = None
+            return False
+        now = time.monotonic()
+        if seen != self._seen:
+            self._seen, self._since, self._claims = seen, now, 0
+        # filelock first, where it can.
+        if now - self._since < LEASE_SECONDS + _MARGIN_SECONDS:
+            return False
+        self._since = now
+        self._claims += 1
+        try:
+            return self._remove(seen)
+        except OSError:
+            return False
+
+    def _remove(self, dead: "_Seen") -> bool:
+        claim = f"{self._path}.dead.{dead[1]:x}.{dead[2]:x}.{self._claims}"
+        aside = f"{claim}.{os.uname().nodename}.{os.getpid()}"
+        os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        try:
+            if _see(self._path) != dead:
+                return False
+            os.rename(self._path, aside)
+            try:
+                if _see(aside) == dead:
+                    return True
+                # Its holder woke up at this very moment, or another's marker is there. If somebody else was quicker
+                # than this link, that holder sees it is lost.
+                os.link(aside, self._path)
+                return False
+            finally:
+                os.unlink(aside)
+        finally:
+            os.unlink(claim)
+
+
+def _see(path: str) -> "_Seen":
+    """What the file server says of a file. It is asked at open; stat may tell what this host remembers."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        answer = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return answer.st_dev, answer.st_ino, answer.st_mtime_ns

@@ -29,6 +29,7 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 #: Errors of flock that say "not here": FUSE, Lustre without -o flock, NFS without lockd.
 MISSING = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _RECORD_BYTES = 4096
+TAKEN_OVER = "another call took it over"
 _LONGEST_TIMEOUT = 1e9
 
 
@@ -50,14 +51,14 @@ class Lock:
     """A lock that this process holds until :meth:`release`, or until it ends."""
 
     backend = FLOCK
-    __slots__ = ("_fd", "_recorded", "place", "shared", "token")
+    __slots__ = ("_fd", "_record", "place", "shared", "token")
 
     def __init__(self, place: Place, fd: int, *, shared: bool) -> None:
         self.place = place
         self.shared = shared
         self.token = ""
         self._fd = fd
-        self._recorded = False
+        self._record = b""
 
     def record(self, command: str) -> None:
         """Say in the lock file who holds it, for those who wait. On a full disk they are left guessing.
@@ -74,7 +75,7 @@ class Lock:
         except OSError:
             return
         self.token = holder.token
-        self._recorded = True
+        self._record = data
 
     @property
     def mark(self) -> str:
@@ -85,18 +86,25 @@ class Lock:
     def lost(self) -> str | None:
         """Why others may be inside by now, None if they can't be. A network's file server can forget its clients."""
         try:
-            return None if try_flock(self._fd, shared=self.shared) else "another call took it over"
+            if not try_flock(self._fd, shared=self.shared):
+                return TAKEN_OVER
         except OSError as error:
             return f"the file server dropped it ({error.strerror})"
+        # That may just have taken it anew, from a server that had dropped it. Was another inside meanwhile?
+        return TAKEN_OVER if self._record and _read_record(self.place.path) != self._record else None
 
     def release(self) -> None:
         """Let others in. The file stays: unlinked, it would split those who wait across two files."""
-        if self._recorded:
+        if self._record:
             try:
-                os.ftruncate(self._fd, 0)
+                if os.pread(self._fd, _RECORD_BYTES, 0) == self._record:
+                    os.ftruncate(self._fd, 0)
             except OSError:
                 pass
-        os.close(self._fd)
+        try:
+            os.close(self._fd)
+        except OSError:  # ENOTCONN: this host was cut off, and has no lock any more
+            pass
 
 
 class Holder:
@@ -162,21 +170,25 @@ def patience(environ: "Mapping[str, str]", *, quiet: bool) -> Patience:
 
 def read_holder(path: str) -> Holder | None:
     """Who holds the lock at ``path``, None if nobody wrote it down."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        text = os.read(fd, _RECORD_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    text = _read_record(path).decode("utf-8", "replace")
     fields = text.strip().split(" ", 3)
     try:
         return Holder(int(fields[0]), fields[2], float(fields[1]), fields[3])
     except (IndexError, ValueError):
         return None
+
+
+def _read_record(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, _RECORD_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def places(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
@@ -202,6 +214,10 @@ def places(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
 
 def _environment_place(environment: str) -> "Iterable[Place]":
     above, name = os.path.split(environment)
+    try:
+        os.makedirs(above, exist_ok=True)  # uv would, but then the lock would move there while it is held
+    except OSError:
+        pass
     while not os.path.isdir(above):  # uv makes the folders above an environment as well
         above, missing = os.path.split(above)
         name = f"{missing}-{name}"
@@ -261,6 +277,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
     :param shared: only keep others from changing anything, as one of many.
     :raises MutexError: if it can't be taken, or patience ran out.
     """
+    waited = patience.waited
     while True:
         recorded = recorded_backend(place)
         if patience.backend and recorded and patience.backend != recorded:
@@ -287,6 +304,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
                 raise _cannot(place, "lock", error) from None
             raise
         if current:
+            _outlast_caches(place, fd, shared=shared, waited=patience.waited > waited)
             return lock
         lock.release()  # or `git clean -fdx` took the folder away while we waited
 
@@ -336,6 +354,50 @@ def see_other_hosts_writes(root: str) -> None:
     try:
         os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
     except OSError:
+        pass
+
+
+def _outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None:
+    """Once the lock is taken, wait until this host has forgotten what it saw before another wrote.
+
+    FUSE answers from memory for a second, whoever wrote since: even the size of a file, so that `uv add` on one host
+    would read half of what the one before it wrote on another, and write that back.
+    """
+    answer = os.fstat(fd)
+    if os.major(answer.st_dev):  # a disk of this host
+        return
+    from uv_mutex import mounts
+
+    seconds = mounts.cache_seconds(place.path)
+    if not seconds:
+        return
+    if shared or place.is_folder:
+        if waited or abs(time.time() - answer.st_mtime) < 2 * seconds:
+            time.sleep(seconds)
+    elif not _was_last(place):
+        time.sleep(seconds)
+        _be_last(place)
+
+
+def _was_last(place: Place) -> bool:
+    """Whether the last to hold the lock was of this host. To remove a file is to ask the server, not a memory."""
+    try:
+        os.unlink(f"{place.path}.last.{os.uname().nodename}")
+    except OSError:
+        return False
+    _be_last(place)
+    return True
+
+
+def _be_last(place: Place) -> None:
+    folder, name = os.path.split(place.path)
+    mine = f"{name}.last.{os.uname().nodename}"
+    try:
+        for other in os.listdir(folder):
+            if other.startswith(f"{name}.last.") and other != mine:
+                os.unlink(f"{folder}/{other}")
+        _write_new(f"{folder}/{mine}", file_mode(place), b"")
+    except OSError:  # then the next one waits, and so does this host
         pass
 
 
@@ -451,24 +513,53 @@ def file_mode(place: Place) -> int:
 
 def _create(place: Place) -> None:
     folder = os.path.dirname(place.path)
+    # Without a umask, folder and files have their permissions from the first moment: another user finds none closed.
+    umask = os.umask(0)
     try:
         mode = os.stat(place.mode_of).st_mode & 0o777
         try:
-            os.mkdir(folder)
-            os.chmod(folder, mode | 0o700)
+            os.mkdir(folder, mode | 0o700)
         except FileExistsError:
             pass
         ignore = f"{folder}/.gitignore"
-        if not os.path.lexists(ignore):
-            _write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
+        if _is_empty(ignore):  # a call was killed, or the disk was full
+            os.unlink(ignore)
+        _write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
         _write_new(place.path, file_mode(place), b"")
     except OSError as error:
         raise _cannot(place, "create", error) from None
+    finally:
+        os.umask(umask)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.lstat(path).st_size
+    except OSError:
+        return False
 
 
 def _write_new(path: str, mode: int, content: bytes) -> None:
+    """Write a file unless it is there. Where the file system can, it is complete before it has a name."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        fd = os.open(os.path.dirname(path), os.O_WRONLY | os.O_TMPFILE, mode)
+    except (AttributeError, OSError):  # macOS, NFS
+        fd = -1
+    if fd >= 0:
+        try:
+            os.fchmod(fd, mode)
+            os.write(fd, content)
+            # Python follows the link only with a src_dir_fd, which an absolute path ignores.
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+            return
+        except FileExistsError:
+            return
+        except FileNotFoundError:  # no /proc
+            pass
+        finally:
+            os.close(fd)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     except FileExistsError:
         return
     try:

@@ -56,7 +56,7 @@ class Entry:
             "exit": status,
         }
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
             try:
                 os.write(fd, json.dumps(line).encode() + b"\n")
             finally:

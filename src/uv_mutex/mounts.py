@@ -7,11 +7,18 @@ _LOCAL = frozenset(
     """ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat apfs hfs ufs
     """.split()
 )
+#: The default of attribute-timeout and entry-timeout of GlusterFS and most others on FUSE, and a little more.
+_CACHE_SECONDS = 1.05
 
 
 def is_local(path: str) -> bool:
     """Whether the file system at ``path`` is this kernel's alone. Unknown counts as not."""
     return file_system(path) in _LOCAL
+
+
+def cache_seconds(path: str) -> float:
+    """How long this host may answer from memory what another host has changed since; 0 if it asks when it opens."""
+    return _CACHE_SECONDS if file_system(path).startswith("fuse") else 0.0
 
 
 def file_system(path: str) -> str:

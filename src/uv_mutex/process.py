@@ -103,6 +103,8 @@ def run_uv(
         if empty_stdin:
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
+            # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
+            signals.signal(signals.SIGCHLD, signals.SIG_DFL)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)

@@ -1,7 +1,7 @@
 """Find the project of a call as uv does: its root, its workspace's root, its environment.
 
-Follows crates/uv-workspace/src/workspace.rs and crates/uv/src/lib.rs. Paths are taken as written, `..` folded and
-symlinks kept, since that is how uv climbs from folder to folder.
+Follows crates/uv-workspace/src/workspace.rs and crates/uv/src/lib.rs. But for the working directory, paths are taken as
+written, `..` folded and symlinks kept, since that is how uv climbs from folder to folder.
 """
 
 import os
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from uv_mutex.commandline import Call
 
 _TRUE = ("1", "true", "t", "yes", "y", "on")
-#: From this version on, `uv run path/script.py` belongs to the project around the script.
+#: From this version on, `uv run path/script.py` belongs to the project around the script, if there is one.
 _SCRIPT_DECIDES = "0.12.0"
+#: From this version on, a star in the patterns of a workspace's members stops at "/"; in those excluded it never does.
+_STAR_STOPS = "0.12.9"
 
 
 class Project:
@@ -24,21 +26,23 @@ class Project:
 
     ``root``: the workspace root, which is the project's own folder outside a workspace. ``member``: the folder of the
     nearest pyproject.toml. ``start``: where uv begins to look. ``environment``: the environment's folder, which need
-    not exist. All are absolute.
+    not exist. All are absolute. ``script_decides``: whether uv begins there for the sake of the script that it runs,
+    so that without the script it would find another project.
     """
 
-    __slots__ = ("environment", "member", "root", "start")
+    __slots__ = ("environment", "member", "root", "script_decides", "start")
 
-    def __init__(self, root: str, member: str, start: str, environment: str) -> None:
+    def __init__(self, root: str, member: str, start: str, environment: str, *, script_decides: bool = False) -> None:
         self.root = root
         self.member = member
         self.start = start
         self.environment = environment
+        self.script_decides = script_decides
 
     @property
-    def environment_inside(self) -> bool:
-        """Whether whoever sees the project's folder sees the environment too."""
-        return self.environment.startswith(self.root.rstrip("/") + "/")
+    def told_by_script(self) -> str | None:
+        """``start`` if only the script leads there, so that a call without the script must name it."""
+        return self.start if self.script_decides else None
 
 
 class Settings:
@@ -100,12 +104,15 @@ def find(call: "Call", settings: Settings, version_at_least: "Callable[[str], bo
     base = _working_directory(call, settings)
     if call.subcommand == "run" and target.has_own_environment(call, base):
         return None
-    start = _start(call, base, settings, version_at_least)
+    start = _start(call, base, settings)
+    beside = None if start else _beside_script(call, base, version_at_least)
+    start = start or beside or base
     member = _nearest(start)
-    root = member and _workspace_root(member)
+    root = member and _workspace_root(member, version_at_least)
     if not member or not root:
         return None
-    return Project(root, member, start, _environment(call, root, base, settings))
+    environment = _environment(call, root, base, settings)
+    return Project(root, member, start, environment, script_decides=beside is not None)
 
 
 def _working_directory(call: "Call", settings: Settings) -> str:
@@ -114,26 +121,34 @@ def _working_directory(call: "Call", settings: Settings) -> str:
         or settings.get("UV_WORKING_DIR", shown_as="UV_WORKING_DIR=")
         or settings.get("UV_WORKING_DIRECTORY", shown_as="UV_WORKING_DIR")
     )
-    return _join(os.getcwd(), given) if given else os.getcwd()
+    # uv goes there and asks where it is, which resolves symlinks.
+    return os.path.realpath(given) if given else os.getcwd()
 
 
-def _start(call: "Call", base: str, settings: Settings, version_at_least: "Callable[[str], bool]") -> str:
+def _start(call: "Call", base: str, settings: Settings) -> str | None:
     given = call.value("--project") or settings.get("UV_PROJECT", shown_as="UV_PROJECT=")
-    if given:
-        path = _join(base, given)
-        return os.path.dirname(path) if path.endswith("/pyproject.toml") and os.path.isfile(path) else path
-    beside = target.folder(call, base) if call.subcommand == "run" else None
-    if beside:
-        beside = _join(base, beside)
-        if _nearest(beside) != _nearest(base) and version_at_least(_SCRIPT_DECIDES):
-            return beside
-    return base
+    if not given:
+        return None
+    path = _join(base, given)
+    return os.path.dirname(path) if path.endswith("/pyproject.toml") and os.path.isfile(path) else path
+
+
+def _beside_script(call: "Call", base: str, version_at_least: "Callable[[str], bool]") -> str | None:
+    """The folder of the script to run, if it lies in another project than ``base`` and uv goes by that."""
+    folder = target.folder(call, base) if call.subcommand == "run" else None
+    if not folder:
+        return None
+    folder = _join(base, folder)
+    around = _nearest(folder)
+    return folder if around and around != _nearest(base) and version_at_least(_SCRIPT_DECIDES) else None
 
 
 def _environment(call: "Call", root: str, base: str, settings: Settings) -> str:
     active = settings.get("VIRTUAL_ENV")
-    if active and call.has("--active"):
-        return _join(base, active)
+    if active:
+        wanted = [name for name, _ in call.options if name in ("--active", "--no-active")]
+        if wanted[-1:] == ["--active"]:
+            return _join(base, active)
     return _join(root, settings.get("UV_PROJECT_ENVIRONMENT") or ".venv")
 
 
@@ -158,7 +173,7 @@ def _nearest(start: str) -> str | None:
     return None
 
 
-def _workspace_root(member: str) -> str | None:
+def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> str | None:
     """The root of the workspace that a project belongs to (itself, alone); None if uv is told to keep off it."""
     text = read_text(f"{member}/pyproject.toml")
     # Most files hold neither word, and then need no parser.
@@ -168,9 +183,14 @@ def _workspace_root(member: str) -> str | None:
         return member
     above = _nearest(os.path.dirname(member))
     if above and above != member:
-        text = read_text(f"{above}/pyproject.toml")
-        workspace = tables(text, "tool.uv.workspace") if "workspace" in text else {}
-        if _matches(member, above, workspace.get("members")) and not _matches(member, above, workspace.get("exclude")):
+        outer = read_text(f"{above}/pyproject.toml")
+        workspace = tables(outer, "tool.uv.workspace") if "workspace" in outer else {}
+        members, path = workspace.get("members"), os.path.relpath(member, above)
+        included = _matches(path, members, across=True) and not _matches(path, workspace.get("exclude"), across=True)
+        if included and not _matches(path, members, across=False):
+            included = not version_at_least(_STAR_STOPS)
+        # Without a [project] table, uv takes a folder for a root whatever is above it.
+        if included and tables(text, "project"):
             return above
     return member
 
@@ -179,7 +199,7 @@ def tables(text: str, path: str) -> dict[str, toml.Value]:
     """The values below a dotted path, none if the text is not TOML: uv will say so."""
     try:
         return toml.read_tables(text, path)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return {}
 
 
@@ -198,21 +218,57 @@ def workspace_globs(root: str) -> list[str]:
     return [glob for glob in members if isinstance(glob, str)] if isinstance(members, list) else []
 
 
-def _matches(member: str, root: str, globs: "toml.Value | None") -> bool:
-    """Whether a member's path matches one of a workspace's patterns, by the rules of Rust's glob crate."""
+def _matches(path: str, globs: "toml.Value | None", *, across: bool) -> bool:
+    """Whether one of a workspace's patterns matches a path below its root.
+
+    :param across: whether a star matches "/", too.
+    """
     if not isinstance(globs, list):
         return False
-    relative = os.path.relpath(member, root)
-    for glob in globs:
-        if not isinstance(glob, str):
-            continue
-        pattern = os.path.normpath(glob)
-        if pattern == relative:
-            return True
-        if any(char in pattern for char in "*?["):
-            from fnmatch import fnmatchcase
+    return any(isinstance(glob, str) and _glob_matches(os.path.normpath(glob), path, across) for glob in globs)
 
-            # There too, a star matches across "/"; "**/" also matches no folder at all.
-            if fnmatchcase(relative, pattern) or fnmatchcase(relative, pattern.replace("**/", "")):
-                return True
-    return False
+
+def _glob_matches(pattern: str, text: str, across: bool) -> bool:
+    """By the rules of Rust's glob crate. fnmatch would bring in re, which costs a call in a workspace 7 ms."""
+    while pattern:
+        if pattern.startswith("**"):  # any folders, or none
+            rest = pattern[2:].removeprefix("/")
+            starts = (0, *(at + 1 for at, char in enumerate(text) if char == "/"), *([] if rest else [len(text)]))
+            return any(_glob_matches(rest, text[at:], across) for at in starts)
+        if pattern[0] == "*":
+            for at in range(len(text) + 1):
+                if _glob_matches(pattern[1:], text[at:], across):
+                    return True
+                if text[at : at + 1] == "/" and not across:
+                    break
+            return False
+        if not text:
+            return False
+        end = pattern.find("]", 3 if pattern.startswith("[!") else 2)
+        if pattern[0] == "[" and end > 0:
+            if not _in_class(text[0], pattern[1:end], across):
+                return False
+            pattern = pattern[end + 1 :]
+        elif pattern[0] == text[0] or (pattern[0] == "?" and (across or text[0] != "/")):
+            pattern = pattern[1:]
+        else:
+            return False
+        text = text[1:]
+    return not text
+
+
+def _in_class(char: str, members: str, across: bool) -> bool:
+    """Whether ``[members]`` matches: single characters and ranges, all others if it begins with "!"."""
+    if char == "/" and not across:
+        return False
+    wanted = not members.startswith("!")
+    members = members.removeprefix("!")
+    found = False
+    while members:
+        if len(members) > 2 and members[1] == "-":
+            found = found or members[0] <= char <= members[2]
+            members = members[3:]
+        else:
+            found = found or members[0] == char
+            members = members[1:]
+    return found == wanted

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 #: Every front door carries this in its first bytes.
 MARKER = b"uv-mutex front door"
-_HEAD = 512
+_HEAD = 2048
 
 
 def find(environ: "Mapping[str, str]") -> str:
@@ -37,17 +37,22 @@ def find(environ: "Mapping[str, str]") -> str:
 
 def is_shim(path: str) -> bool:
     """Whether this executable file is a front door of uv-mutex, of any version and prefix."""
+    head = first_bytes(path)
+    return head.startswith(b"#!") and MARKER in head
+
+
+def first_bytes(path: str) -> bytes:
+    """How a file begins; empty if it can't be read (a script could not run so)."""
     try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:  # executable yet unreadable: a script could not run so
-        return False
-    try:
-        head = os.read(fd, _HEAD)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return False
+        return b""
+    try:
+        return os.read(fd, _HEAD)
+    except OSError:
+        return b""
     finally:
         os.close(fd)
-    return head.startswith(b"#!") and MARKER in head
 
 
 def _check(path: str) -> str:

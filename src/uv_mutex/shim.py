@@ -121,7 +121,7 @@ class _Guarded:
     def _prepare(self) -> None:
         """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
         self._note.before_preparation()
-        words = self._call.preparation(process.true_command())
+        words = self._call.preparation(process.true_command(), self._project.told_by_script)
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
@@ -149,7 +149,8 @@ class _Guarded:
         """Note what a whole uv went through without a change: this one, or a second one in silence."""
         if not self._note.write():
             self._note.before_preparation()
-            ended = self._run_child(self._call.confirmation(process.true_command()), empty_stdin=True)
+            words = self._call.confirmation(process.true_command(), self._project.told_by_script)
+            ended = self._run_child(words, empty_stdin=True)
             if ended.signal:
                 self._end_like(ended, prepared=True)
             if ended.ok:

@@ -106,12 +106,15 @@ def make_wheel(
     requires: Iterable[str] = (),
     scripts: Iterable[str] = (),
     payload_bytes: int = 0,
+    data_files: int = 0,
 ) -> Path:
     """Make a pure wheel.
 
     :param files: how many submodules (m0000, m0001, …); ``check()`` of the package raises unless all are there.
     :param scripts: console scripts to install; each checks the package and prints its name, version and count.
     :param payload_bytes: size of an additional data file, to make the wheel heavy.
+    :param data_files: how many files to install to share/NAME. Installers unpack them first and move them then, which
+        makes old uvs that install at the same time stumble over each other.
     """
     module = module_name(name)
     info = f"{module}-{version}.dist-info"
@@ -120,6 +123,8 @@ def make_wheel(
     entries |= {f"{module}/m{number:04}.py": b"VALUE = %d\n" % number for number in range(files)}
     if payload_bytes:
         entries[f"{module}/payload.bin"] = bytes(payload_bytes)
+    data = f"{module}-{version}.data/data/share/{name}"
+    entries |= {f"{data}/{number // 20}/{number}.txt": b"" for number in range(data_files)}
     entries[f"{info}/METADATA"] = _metadata("2.1", name, version, requires)
     entries[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     if scripts:

@@ -116,7 +116,7 @@ def test_words_need_not_be_text() -> None:
     call = parse(words, _no_help)
     assert call is not None
     assert (call.options, call.operands) == ([("--with", "\udcff")], ["\udcfe\n", ""])
-    assert call.preparation("true") == ["run", "--with=\udcff", "--", "true"]
+    assert call.preparation("true", None) == ["run", "--with=\udcff", "--", "true"]
 
 
 def test_asks_the_help_for_what_the_table_lacks() -> None:
@@ -253,11 +253,11 @@ def test_last_one_counts() -> None:
     ],
 )
 def test_preparation(line: str, preparation: str) -> None:
-    words = _read(line).preparation("true")
+    words = _read(line).preparation("true", None)
     assert words == preparation.split()
     again = parse(words, _no_help)
     assert again is not None
-    assert again.preparation("true") == words
+    assert again.preparation("true", None) == words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,335 @@
+"""Projects, workspaces and environments, by the rules that uv's source gives; e2e/test_projects.py asks uv itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from uv_mutex import commandline, project
+from uv_mutex.commandline import Call
+from uv_mutex.project import Project, Settings
+
+_SOURCES = str(Path(__file__).parents[2] / "src")
+_PROJECT = '[project]\nname = "x"\n'
+_ALL_SHOWN = "UV_WORKING_DIR= UV_PROJECT= UV_NO_PROJECT= UV_ISOLATED="
+
+
+def parse(words: str) -> Call:
+    """A guarded call."""
+    call = commandline.parse(words.split(), lambda _: "")
+    assert call is not None
+    return call
+
+
+def settings(environ: Mapping[str, str] | None = None, shown: str = _ALL_SHOWN) -> Settings:
+    """uv's variables, for a uv whose help shows these."""
+    return Settings(environ or {}, lambda _: shown)
+
+
+def find(
+    words: str, environ: Mapping[str, str] | None = None, *, newest: bool = True, shown: str = _ALL_SHOWN
+) -> Project | None:
+    """Find the project of a call, with the newest uv or an old one."""
+    return project.find(parse(words), settings(environ, shown), lambda _: newest)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a project."""
+    folder = tmp_path / "here"
+    write(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write(folder: Path, text: str = "", *, head: str = _PROJECT) -> Path:
+    """Make a project of this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(head + text)
+    return folder
+
+
+def workspace(folder: Path, *members: str, exclude: tuple[str, ...] = ()) -> Path:
+    """Make a workspace of this folder."""
+    return write(folder, f"[tool.uv.workspace]\nmembers = {list(members)}\nexclude = {list(exclude)}\n")
+
+
+def test_alone(here: Path) -> None:
+    (here / "a/b").mkdir(parents=True)
+    os.chdir("a/b")
+    found = find("sync")
+    assert found is not None
+    assert (found.root, found.member, found.start) == (str(here), str(here), str(here / "a/b"))
+    assert found.environment == str(here / ".venv")
+
+
+def test_nowhere(tmp_path: Path) -> None:
+    os.chdir(tmp_path)
+    assert find("sync") is None
+    (tmp_path / "pyproject.toml").mkdir()
+    assert find("sync") is None
+
+
+def test_the_working_directory_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OSError, match="No such file"):
+        find("sync")
+
+
+# Pattern, folder, whether uv takes it for a member before and after a star stopped at "/".
+_MEMBERS = [
+    ("a", "a", True, True),
+    ("a", "b", False, False),
+    ("a/../b", "b", True, True),
+    ("./a", "a", True, True),
+    ("a/", "a", True, True),
+    ("*", "a", True, True),
+    ("*", "a/b", True, False),
+    ("p/*", "p/a", True, True),
+    ("p/*", "p/a/b", True, False),
+    ("p/*", "p", False, False),
+    ("p/*", "q/a", False, False),
+    ("p*/b", "pack/b", True, True),
+    ("p*/b", "pack/group/b", True, False),
+    ("*/*", "a/b", True, True),
+    ("**", "a", True, True),
+    ("**", "a/b/c", True, True),
+    ("p/**", "p/a/b", True, True),
+    ("p/**/lib-*", "p/lib-1", True, True),
+    ("p/**/lib-*", "p/x/y/lib-1", True, True),
+    ("p/**/lib-*", "p/xlib-1", False, False),
+    ("p/**/lib-*", "p/lib-1/x", True, False),
+    ("**/a", "a", True, True),
+    ("**/a", "x/a", True, True),
+    ("**/a", "xa", False, False),
+    ("?", "a", True, True),
+    ("?", "ab", False, False),
+    ("a?b", "a/b", True, False),
+    ("[ab]", "b", True, True),
+    ("[a-c]x", "bx", True, True),
+    ("[!a-c]x", "bx", False, False),
+    ("[!a-c]x", "dx", True, True),
+    ("[]]", "]", True, True),
+    ("[!]]", "x", True, True),
+    ("[-a]", "-", True, True),
+    ("x[!a]y", "x/y", True, False),
+    ("[", "[", True, True),
+    ("A", "a", False, False),
+    ("ü*", "ünder", True, True),
+    ("a.b", "axb", False, False),
+]
+
+
+@pytest.mark.parametrize(("pattern", "folder", "before", "after"), _MEMBERS)
+def test_members(pattern: str, folder: str, before: bool, after: bool, tmp_path: Path) -> None:
+    root = workspace(tmp_path / "ws", pattern)
+    member = write(root / folder)
+    os.chdir(member)
+    for newest, included in ((False, before), (True, after)):
+        found = find("sync", newest=newest)
+        assert found is not None
+        assert found.root == str(root if included else member)
+        assert found.member == str(member)
+        assert found.environment == f"{found.root}/.venv"
+
+
+@pytest.mark.parametrize(("pattern", "folder", "excluded", "_after"), _MEMBERS)
+def test_exclusions(pattern: str, folder: str, excluded: bool, _after: bool, tmp_path: Path) -> None:
+    """Here a star never stops at "/"."""
+    root = workspace(tmp_path / "ws", "**", exclude=("none", pattern))
+    member = write(root / folder)
+    os.chdir(member)
+    found = find("sync")
+    assert found is not None
+    assert found.root == str(member if excluded else root)
+
+
+def test_the_version_is_asked_only_where_it_matters(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def ask(version: str) -> bool:
+        asked.append(version)
+        return True
+
+    root = workspace(tmp_path / "ws", "p/*")
+    for folder, questions in (("p/a", 0), ("q/a", 0), ("p/a/b", 0), ("p/c/d", 1)):
+        os.chdir(write(root / folder))
+        asked.clear()
+        project.find(parse("sync"), settings(), ask)
+        assert len(asked) == questions, folder
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.uv.workspace]\n", "[tool.uv]\nworkspace = {}\n", "tool.uv.workspace.members = []\n"]
+)
+def test_a_root_below_another(text: str, tmp_path: Path) -> None:
+    workspace(tmp_path / "ws", "*")
+    inner = write(tmp_path / "ws/inner", head="" if text.startswith("tool") else _PROJECT, text=text)
+    os.chdir(inner)
+    found = find("sync")
+    assert found is not None
+    assert found.root == str(inner)
+
+
+def test_only_the_nearest_project_above_counts(tmp_path: Path) -> None:
+    workspace(tmp_path / "ws", "**")
+    write(tmp_path / "ws/between")
+    inner = write(tmp_path / "ws/between/inner")
+    os.chdir(inner)
+    found = find("sync")
+    assert found is not None
+    assert found.root == str(inner)
+
+
+def test_without_a_project_table_a_folder_is_a_root(tmp_path: Path) -> None:
+    workspace(tmp_path / "ws", "*")
+    inner = write(tmp_path / "ws/inner", head="", text="[dependency-groups]\ndev = []\n")
+    os.chdir(inner)
+    found = find("sync")
+    assert found is not None
+    assert found.root == str(inner)
+
+
+def test_unmanaged(here: Path) -> None:
+    write(here, "[tool.uv]\nmanaged = false\n")
+    assert find("sync") is None
+    write(here, "[tool.uv]\nmanaged = true  # not false\n")
+    assert find("sync") is not None
+
+
+@pytest.mark.parametrize("text", ["managed = [[[", "workspace = " + "[" * 100_000, "[tool.uv\nworkspace", "\0 managed"])
+def test_what_is_not_toml_is_left_to_uv(text: str, here: Path) -> None:
+    write(here, text)
+    found = find("sync")
+    assert found is not None
+    assert found.root == str(here)
+
+
+def test_options_and_variables(here: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other")
+    (other / "sub").mkdir()
+    third = write(tmp_path / "third")
+    calls: list[tuple[str, dict[str, str], Path]] = [
+        ("sync --project ../other", {}, other),
+        ("--project=../other/sub/.. sync", {}, other),
+        ("sync --project ../other/pyproject.toml", {}, other),
+        ("sync --project ../other --project ../third", {}, third),
+        ("sync --directory ../other/sub", {}, other),
+        ("sync --directory ../other --project ../third", {}, third),
+        ("sync", {"UV_PROJECT": "../other"}, other),
+        ("sync --project ../third", {"UV_PROJECT": "../other"}, third),
+        ("sync", {"UV_PROJECT": ""}, here),
+        ("sync", {"UV_WORKING_DIR": "../other"}, other),
+        ("sync", {"UV_WORKING_DIRECTORY": "../other"}, other),
+        ("sync", {"UV_WORKING_DIR": "../other", "UV_PROJECT": "../third"}, third),
+        ("run true", {"UV_PROJECT": "../other"}, other),
+    ]
+    for words, environ, expected in calls:
+        found = find(words, environ)
+        assert found is not None
+        assert found.root == str(expected), (words, environ)
+    for name in ("UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"):
+        found = find("sync", {name: "../other"}, shown="--project <PROJECT>")
+        assert found is not None
+        assert found.root == str(here), f"an old uv does not know {name}"
+
+
+def test_symlinks(here: Path, tmp_path: Path) -> None:
+    """--project keeps them, as uv does; the working directory has none."""
+    (tmp_path / "link").symlink_to(here)
+    found = find("sync --project ../link")
+    assert found is not None
+    assert found.root == str(tmp_path / "link")
+    for words, environ in (("sync --directory ../link", {}), ("sync", {"UV_WORKING_DIR": str(tmp_path / "link")})):
+        found = find(words, environ)
+        assert found is not None
+        assert found.root == str(here)
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "expected"),
+    [
+        ("sync", {"UV_PROJECT_ENVIRONMENT": "env"}, "here/env"),
+        ("sync", {"UV_PROJECT_ENVIRONMENT": "../env"}, "env"),
+        ("sync", {"UV_PROJECT_ENVIRONMENT": "/e/./x/../y/"}, "/e/y"),
+        ("sync", {"UV_PROJECT_ENVIRONMENT": ""}, "here/.venv"),
+        ("sync", {"VIRTUAL_ENV": "/v"}, "here/.venv"),
+        ("sync --active", {"VIRTUAL_ENV": "/v"}, "/v"),
+        ("sync --active", {"VIRTUAL_ENV": ""}, "here/.venv"),
+        ("sync --active", {"VIRTUAL_ENV": "v", "UV_PROJECT_ENVIRONMENT": "env"}, "here/sub/v"),
+        ("sync --active --no-active", {"VIRTUAL_ENV": "/v"}, "here/.venv"),
+        ("sync --no-active --active", {"VIRTUAL_ENV": "/v"}, "/v"),
+        ("run --active true --no-active", {"VIRTUAL_ENV": "/v"}, "/v"),
+        ("run true --active", {"VIRTUAL_ENV": "/v"}, "here/.venv"),
+        ("sync", {"UV_PROJECT_ENVIRONMENT": "../here-too"}, "here-too"),
+    ],
+)
+def test_environments(words: str, environ: dict[str, str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "here/sub").mkdir()
+    os.chdir(tmp_path / "here/sub")
+    found = find(words, environ)
+    assert found is not None
+    assert found.environment == str(tmp_path / expected)
+
+
+def test_a_script_in_another_project(here: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other")
+    (other / "script.py").touch()
+    (tmp_path / "script.py").touch()
+    for words, old, new in (
+        ("run ../other/script.py", here, other),
+        ("run python ../other/script.py", here, here),
+        ("run ../script.py", here, here),  # no project around it
+        ("run --project . ../other/script.py", here, here),
+        ("run --directory ../other script.py", other, other),
+    ):
+        for newest, expected in ((False, old), (True, new)):
+            found = find(words, newest=newest)
+            assert found is not None
+            assert found.root == str(expected), (words, newest)
+            assert found.script_decides == (old != new and newest)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "TRUE", "t", "yes", "y", "on"])
+def test_variables_that_make_a_call_harmless(value: str) -> None:
+    for name in ("UV_NO_SYNC", "UV_NO_PROJECT", "UV_ISOLATED"):
+        assert project.harmless(parse("run true"), settings({name: value}))
+        assert not project.harmless(parse("sync"), settings({name: value}))
+        assert not project.harmless(parse("run true"), settings({name: "0"}))
+    assert not project.harmless(parse("run true"), settings({"UV_ISOLATED": value}, shown=""))
+    for name in ("UV_FROZEN", "UV_LOCKED"):
+        assert project.keeps_lockfile(parse("run true"), settings({name: value}))
+        assert project.keeps_lockfile(parse("sync"), settings({name: value}))
+        assert not project.keeps_lockfile(parse("add x"), settings({name: value}))
+        assert not project.keeps_lockfile(parse("sync"), settings({name: "no"}))
+
+
+def test_help_is_asked_only_for_variables_that_are_set() -> None:
+    def never(_subcommand: str) -> str:
+        raise AssertionError
+
+    assert Settings({}, never).get("UV_PROJECT", shown_as="UV_PROJECT=") is None
+    assert Settings({"UV_NO_SYNC": "1"}, never).on("UV_NO_SYNC")
+
+
+def test_a_member_costs_no_import(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "ws", "packages/*", exclude=("packages/x[ab]",))
+    member = write(root / "packages/a")
+    program = (
+        f"import sys; sys.path.insert(0, {_SOURCES!r})\n"
+        "from uv_mutex import commandline, project\n"
+        "call = commandline.parse(['sync'], str)\n"
+        "found = project.find(call, project.Settings({}, str), bool)\n"
+        "print(found.root, *{'re', 'fnmatch', 'tomllib', 'pathlib', 'subprocess'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", program], cwd=member, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(root)]
