@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from uv_mutex import realuv
+from uv_mutex import hot, realuv
 from uv_mutex.errors import MutexError
 
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
@@ -101,12 +101,14 @@ def _install(made: "_Made", shebang: str) -> None:
     library = _SHARE / _tag(files)
     replaced = _library_of(made.prefix / _DOOR)
     modules = [library / name for name in files if name.endswith(".py")]
+    hot_modules = library / f"hot.{sys.implementation.cache_tag}"
     # Noted before anything is made: an installation that breaks off can still be removed.
-    made.plan([*(library / name for name in files), *map(_compiled, modules), _COMMAND, _DOOR])
+    made.plan([*(library / name for name in files), *map(_compiled, modules), hot_modules, _COMMAND, _DOOR])
     for name, source in files.items():
         made.file(library / name, source.read_bytes())
     for module in modules:
         made.compile(module)
+    made.file(hot_modules, hot.freeze(Path(__file__).parent))
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
     for program in (_COMMAND, _DOOR):
         _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")

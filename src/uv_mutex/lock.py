@@ -251,7 +251,7 @@ def held_above(place: Place, environ: "Mapping[str, str]") -> bool:
         if (device, inode) == (str(answer.st_dev), str(answer.st_ino)):
             # A daemon that outlives the outer call keeps the mark, but then the lock is free or another's.
             holder = read_holder(place.path)
-            return not _is_free(place) and (not token or holder is None or holder.token == token)
+            return not _is_free(place) and token == (holder.token if holder else "")
     return False
 
 

@@ -64,10 +64,12 @@ class Wait:
         self._main = _thread.get_ident()
         self._running = _thread.allocate_lock()  # held until the wait ends
         self._gone = _thread.allocate_lock()  # held until the thread ends
+        self._blocking = False
 
     def __enter__(self) -> "Wait":
         self.began = time.monotonic()
         self._old_handler = signals.signal(_WAKE, self._wake)
+        self._old_mask = signals.pthread_sigmask(signals.SIG_UNBLOCK, {_WAKE})
         self._running.acquire()
         self._gone.acquire()
         _thread.start_new_thread(self._run, ())
@@ -77,6 +79,7 @@ class Wait:
         self._running.release()
         self._gone.acquire()
         signals.signal(_WAKE, self._old_handler)
+        signals.pthread_sigmask(signals.SIG_SETMASK, self._old_mask)
         self._patience.waited += time.monotonic() - self.began
         if isinstance(error, _TimeUpError):
             holder = describe_holder(self._place, time.monotonic() - self.began)
@@ -90,7 +93,11 @@ class Wait:
         :raises OSError: if flock fails.
         """
         if mounts.is_local(self._place.path):
-            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            self._blocking = True
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            finally:
+                self._blocking = False
         elif shared:
             self.polling(lambda: lock.try_flock(fd, shared=True))
         else:
@@ -112,7 +119,8 @@ class Wait:
             raise _TimeUpError
 
     def _wake(self, _number: int, _frame: "FrameType | None") -> None:
-        self._check()
+        if self._blocking:
+            self._check()
 
     def _run(self) -> None:
         next_line, shown = self.began + _SILENT_SECONDS, False
