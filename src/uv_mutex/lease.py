@@ -8,7 +8,8 @@ import os
 import time
 
 from uv_mutex import lock
-from uv_mutex.lock import Lock, Patience, Place
+from uv_mutex.lock import Lock, Patience
+from uv_mutex.place import LEASE, Place, file_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _MARGIN_SECONDS = 1.0
 class Lease(Lock):
     """A lease that this process holds and renews, from a thread, until :meth:`release`."""
 
-    backend = lock.LEASE
+    backend = LEASE
     __slots__ = ("_last_seen", "_lease", "_marker", "_missed")
 
     def __init__(self, place: Place, fd: int, lease: "SoftFileLease", found: "_Seen", since: float) -> None:
@@ -72,7 +73,7 @@ class Lease(Lock):
 class Glance(Lock):
     """What a shared lock is here: nobody held the lease a moment ago. Nothing is held."""
 
-    backend = lock.LEASE
+    backend = LEASE
     __slots__ = ()
 
     def lost(self) -> str | None:
@@ -105,7 +106,7 @@ def take(place: Place, fd: int, patience: Patience, *, shared: bool) -> Lock:
         lease_duration=LEASE_SECONDS,
         heartbeat_interval=HEARTBEAT_SECONDS,
         thread_local=False,
-        mode=lock.file_mode(place),
+        mode=file_mode(place),
     )
     vigil = _Vigil(path)
 

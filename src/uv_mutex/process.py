@@ -57,12 +57,6 @@ class Ended:
         return 128 + self.signal if self.signal else self.status
 
 
-def die_like_uv_on_interrupt() -> None:
-    """Let Ctrl-C end the shim at once, as it ends a program that isn't Python. Ignored stays ignored."""
-    if signals.getsignal(signals.SIGINT) is not signals.SIG_IGN:
-        signals.signal(signals.SIGINT, signals.SIG_DFL)
-
-
 def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     """Replace this process by the real uv, which then sees what it would have seen without the shim.
 

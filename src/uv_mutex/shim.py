@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from uv_mutex.commandline import Call
-    from uv_mutex.lock import Lock, Place
+    from uv_mutex.lock import Lock
+    from uv_mutex.place import Place
     from uv_mutex.process import Ended
     from uv_mutex.project import Project
 
@@ -25,7 +26,6 @@ def main(words: list[str]) -> "NoReturn":
 
     :param words: the words after ``uv``.
     """
-    process.die_like_uv_on_interrupt()
     try:
         uv = realuv.find(os.environ)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
@@ -45,7 +45,7 @@ def _guard(uv: str, words: list[str]) -> None:
 
     :raises MutexError: if the lock can't be had.
     """
-    from uv_mutex import commandline, lock, project
+    from uv_mutex import commandline, lock, place, project
 
     asked: dict[str, str] = {}
 
@@ -66,10 +66,10 @@ def _guard(uv: str, words: list[str]) -> None:
         return
     if found is None:
         return
-    places = lock.places(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    places = [place for place in places if not lock.held_above(place, os.environ)]
-    if places:
-        _Guarded(uv, call, found, places).go()
+    needed = place.needed(found, keeps_lockfile=project.keeps_lockfile(call, settings))
+    needed = [each for each in needed if not lock.held_above(each, os.environ)]
+    if needed:
+        _Guarded(uv, call, found, needed).go()
 
 
 class _Guarded:
@@ -175,13 +175,13 @@ class _Guarded:
         process.end_like(ended)
 
     def _take(self, *, shared: bool) -> None:
-        from uv_mutex import lock
+        from uv_mutex import lock, remote
 
         for place in self._places:
             taken = lock.take(place, self._patience, shared=shared)
             self._locks.append(taken)
             taken.record(f"uv {self._call.subcommand}")
-        lock.see_other_hosts_writes(self._project.root)
+        remote.see_other_hosts_writes(self._project.root)
         if self._log:
             self._log.taken()
 

@@ -12,6 +12,7 @@ import time
 
 from uv_mutex import lock, mounts
 from uv_mutex.errors import TIMED_OUT, MutexError, say
+from uv_mutex.holder import read_holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from uv_mutex.lock import Patience, Place
+    from uv_mutex.lock import Patience
+    from uv_mutex.place import Place
 else:
     import _signal as signals
 
@@ -41,7 +43,7 @@ def describe_holder(place: "Place", waited: float) -> str:
     :param place: the lock.
     :param waited: seconds waited so far: another host's clock can't be compared with ours.
     """
-    holder = None if place.is_folder else lock.read_holder(place.path)
+    holder = None if place.is_folder else read_holder(place.path)
     if holder is None:
         return f"other uv calls ({waited:.0f} s)"
     seconds = max(waited, time.time() - holder.since) if holder.host == os.uname().nodename else waited

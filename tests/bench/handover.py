@@ -17,7 +17,8 @@ from bench.workload import Workload
 _WORKER = """
 import sys, time
 from uv_mutex import lock
-place = lock.Place(sys.argv[1], sys.argv[2])
+from uv_mutex.place import Place
+place = Place(sys.argv[1], sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(int(sys.argv[3])):
@@ -70,9 +71,10 @@ def median_handover(folder: Path, waiters: int, rounds: int) -> float:
 def cost_of_waiting(workload: Workload) -> Waiter:
     """What a call of `uv sync` costs while another holds the lock."""
     from uv_mutex import lock
+    from uv_mutex.place import Place
 
     root = workload.project.root
-    held = lock.take(lock.Place(str(root / ".uv-mutex/lock"), str(root)), lock.Patience(None, quiet=True))
+    held = lock.take(Place(str(root / ".uv-mutex/lock"), str(root)), lock.Patience(None, quiet=True))
     way = workload.ways("newest")["shim"]
     pid = workload.spawn_quietly(way.command("sync"), way.env)
     time.sleep(3)

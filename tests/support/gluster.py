@@ -73,9 +73,9 @@ class Namespaces:
         self.own_network = network is not None
         kinds = ["--mount", "--uts", "--ipc", "--pid", *(["--net"] if network else [])]
         self._log = log.open("ab")
+        unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
         self._unshare = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
-            + [sys.executable, "-ISc", _INIT, name, *folder, mount, *command],
+            [*unshare, sys.executable, "-ISc", _INIT, name, *folder, mount, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

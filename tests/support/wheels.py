@@ -123,8 +123,8 @@ def make_wheel(
     entries |= {f"{module}/m{number:04}.py": b"VALUE = %d\n" % number for number in range(files)}
     if payload_bytes:
         entries[f"{module}/payload.bin"] = bytes(payload_bytes)
-    data = f"{module}-{version}.data/data/share/{name}"
-    entries |= {f"{data}/{number // 20}/{number}.txt": b"" for number in range(data_files)}
+    shared = f"{module}-{version}.data/data/share/{name}"
+    entries |= {f"{shared}/{number // 20}/{number}.txt": b"" for number in range(data_files)}
     entries[f"{info}/METADATA"] = _metadata("2.1", name, version, requires)
     entries[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     if scripts:

@@ -20,8 +20,11 @@ from support import need
 from support.terminal import wait_until
 
 from uv_mutex import lock, waiting
+from uv_mutex import place as places
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
-from uv_mutex.lock import Holder, Lock, Patience, Place
+from uv_mutex.holder import Holder, read_holder
+from uv_mutex.lock import Lock, Patience
+from uv_mutex.place import Place
 from uv_mutex.project import Project
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
@@ -40,8 +43,9 @@ _TAKE = f"""\
 import os, sys
 sys.path.insert(0, {_SOURCES!r})
 from uv_mutex import lock
+from uv_mutex.place import Place
 print("begun", flush=True)
-taken = lock.take(lock.Place(sys.argv[1], sys.argv[2]), lock.Patience(None, quiet=True))
+taken = lock.take(Place(sys.argv[1], sys.argv[2]), lock.Patience(None, quiet=True))
 print("taken", os.stat(sys.argv[1]).st_ino, flush=True)
 sys.stdin.read()
 """
@@ -205,15 +209,15 @@ def _blocked_in_flock(pid: int, inode: int | None = None) -> bool:
 
 def test_record_says_who_holds_it_until_release(place: Place) -> None:
     held = _take(place)
-    assert lock.read_holder(place.path) is None
+    assert read_holder(place.path) is None
     held.record("uv sync")
-    holder = lock.read_holder(place.path)
+    holder = read_holder(place.path)
     assert holder
     assert (holder.pid, holder.host, holder.command) == (os.getpid(), os.uname().nodename, "uv sync")
     assert abs(time.time() - holder.since) < 60
     assert holder.token == held.token
     held.release()
-    assert lock.read_holder(place.path) is None
+    assert read_holder(place.path) is None
 
 
 def test_record_of_a_dead_holder_is_written_over(place: Place) -> None:
@@ -222,7 +226,7 @@ def test_record_of_a_dead_holder_is_written_over(place: Place) -> None:
     held = _take(place)
     held.record("uv add")
     assert Path(place.path).read_text().count("\n") == 1
-    holder = lock.read_holder(place.path)
+    holder = read_holder(place.path)
     assert holder
     assert (holder.pid, holder.command) == (os.getpid(), "uv add")
     held.release()
@@ -248,14 +252,14 @@ def test_record_stays_one_line_of_bounded_length() -> None:
 def test_garbage_names_nobody(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lock"
     path.write_bytes(content)
-    assert lock.read_holder(str(path)) is None
+    assert read_holder(str(path)) is None
 
 
 def test_read_holder_of_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/etc/passwd")
     for name in ("absent", "fifo", "link", "."):
-        assert lock.read_holder(str(tmp_path / name)) is None
+        assert read_holder(str(tmp_path / name)) is None
 
 
 def test_holder_on_another_host_is_timed_by_our_own_clock(tmp_path: Path) -> None:
@@ -419,7 +423,7 @@ def test_places(tmp_path: Path, environment: str, keeps_lockfile: bool, expected
         (tmp_path / name).mkdir()
     root = str(tmp_path / "project")
     project = Project(root, root, root, str(tmp_path / environment))
-    found = lock.places(project, keeps_lockfile=keeps_lockfile)
+    found = places.needed(project, keeps_lockfile=keeps_lockfile)
     assert [place.path for place in found] == [str(tmp_path / item) for item in expected]
 
 

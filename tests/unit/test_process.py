@@ -26,7 +26,8 @@ _IMPORT = f"import os, signal, sys, time\nsys.path.insert(0, {_SOURCES!r})\nfrom
 # Runs its words as a child under the lock would run, after `setup`.
 _DRIVER = """\
 {imports}
-process.die_like_uv_on_interrupt()
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # as the front door begins
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 {setup}
 process.end_like(process.run_child(lambda: os.execv(sys.argv[1], sys.argv[1:]), "child"))
 """
@@ -312,16 +313,6 @@ def test_stops_the_child_once_the_lock_is_lost(recorder: Recorder) -> None:
             lambda: "lost the lock of X" if recorder.lines and time.monotonic() - began > 0.5 else None,
         )
     assert not state(recorder.pid)
-
-
-@pytest.mark.parametrize(("at_start", "then"), [("default_int_handler", "SIG_DFL"), ("SIG_IGN", "SIG_IGN")])
-def test_interrupts_are_default_unless_ignored(at_start: str, then: str) -> None:
-    old = signal.signal(signal.SIGINT, getattr(signal, at_start))
-    try:
-        process.die_like_uv_on_interrupt()
-        assert signal.getsignal(signal.SIGINT) is getattr(signal, then)
-    finally:
-        signal.signal(signal.SIGINT, old)
 
 
 def test_true_command_does_nothing() -> None:

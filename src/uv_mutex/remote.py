@@ -1,0 +1,61 @@
+"""What this host may not see yet of what another host wrote."""
+
+import os
+import time
+
+from uv_mutex.place import Place, file_mode, write_new
+
+
+def see_other_hosts_writes(root: str) -> None:
+    """Drop what this host remembers of the project's folder; call it once the lock is taken.
+
+    Network file systems are consistent from close to open: only opening shows what the last holder wrote.
+    """
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        pass
+
+
+def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None:
+    """Once the lock is taken, wait until this host has forgotten what it saw before another wrote.
+
+    FUSE answers from memory for a second, whoever wrote since: even the size of a file, so that `uv add` on one host
+    would read half of what the one before it wrote on another, and write that back.
+    """
+    answer = os.fstat(fd)
+    if os.major(answer.st_dev):  # a disk of this host
+        return
+    from uv_mutex import mounts
+
+    seconds = mounts.cache_seconds(place.path)
+    if not seconds:
+        return
+    if shared or place.is_folder:
+        if waited or abs(time.time() - answer.st_mtime) < 2 * seconds:
+            time.sleep(seconds)
+    elif not _was_last(place):
+        time.sleep(seconds)
+        _be_last(place)
+
+
+def _was_last(place: Place) -> bool:
+    """Whether the last to hold the lock was of this host. To remove a file is to ask the server, not a memory."""
+    try:
+        os.unlink(f"{place.path}.last.{os.uname().nodename}")
+    except OSError:
+        return False
+    _be_last(place)
+    return True
+
+
+def _be_last(place: Place) -> None:
+    folder, name = os.path.split(place.path)
+    mine = f"{name}.last.{os.uname().nodename}"
+    try:
+        for other in os.listdir(folder):
+            if other.startswith(f"{name}.last.") and other != mine:
+                os.unlink(f"{folder}/{other}")
+        write_new(f"{folder}/{mine}", file_mode(place), b"")
+    except OSError:  # then the next one waits, and so does this host
+        pass
