@@ -31,4 +31,4 @@ def serve(library: str, modules: dict[str, bytes]) -> None:
     package.__dict__["__getattr__"] = load
     exec(marshal.loads(modules["__init__"]), package.__dict__)
     sys.modules["uv_mutex"] = package
-    load("errors")  # imported by its full name everywhere
+    load("errors")  # which others import by its full name

@@ -7,7 +7,8 @@ same lines. It is written only after uv went through all of that and found nothi
 """
 
 import binascii
-import os
+
+from uv_mutex import system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Note:
         for name in ("UV_WORKING_DIR", "UV_WORKING_DIRECTORY"):
             base = self._call.value("--directory") or self._environ.get(name)
             if base and path:
-                return os.path.abspath(os.path.join(base, path))
-        return path and os.path.abspath(path)
+                return system.abspath(system.join(base, path))
+        return path and system.abspath(path)
 
     def _keys(self) -> tuple[str, ...]:
         """What was asked for, a line each. First what must be noted for this call, then what holds besides.
@@ -185,7 +186,7 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
         value = environ.get(path)
         return f"env {'-' if value is None else 'x' + value.encode('utf-8', 'surrogateescape').hex()} {path}"
     try:
-        answer = os.stat(path)
+        answer = system.stat(path)
     except (OSError, ValueError):  # ValueError: a null byte in a garbled note
         return f"{kind} - {path}"
     if kind == "exists":
@@ -195,7 +196,7 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
 
 def subfolders(folder: str) -> list[str]:
     """The names of the folders in a folder, but for Python's own."""
-    return [name for name in _list(folder) if name != "__pycache__" and os.path.isdir(f"{folder}/{name}")]
+    return [name for name in _list(folder) if name != "__pycache__" and system.isdir(f"{folder}/{name}")]
 
 
 def _contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "Iterator[str]":
@@ -225,7 +226,7 @@ def _machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":
 def _reopen(path: str) -> None:
     """Make a network file system ask its server: it is consistent from close to open, not from write to stat."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        system.close(system.open(path, system.O_RDONLY | system.O_NONBLOCK))
     except (OSError, ValueError):
         pass
 
@@ -258,26 +259,26 @@ def _site_packages(environment: str) -> "Iterator[str]":
     lib = f"{environment}/lib"
     for name in _list(lib):
         path = f"{lib}/{name}/site-packages"
-        if os.path.isdir(path):
+        if system.isdir(path):
             yield path
 
 
 def _list(folder: str) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(system.listdir(folder))
     except OSError:
         return []
 
 
 def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{system.getpid()}"
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        system.makedirs(system.dirname(path))
         with open(temporary, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
-        os.replace(temporary, path)
+        system.replace(temporary, path)
     except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
         try:
-            os.unlink(temporary)
+            system.unlink(temporary)
         except OSError:
             pass

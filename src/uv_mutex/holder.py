@@ -1,6 +1,6 @@
 """Who holds a lock: one line in the lock file, for those who wait."""
 
-import os
+from uv_mutex import system
 
 RECORD_BYTES = 4096
 
@@ -35,12 +35,12 @@ def read_holder(path: str) -> Holder | None:
 
 def read_record(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK | system.O_NOFOLLOW)
     except OSError:
         return b""
     try:
-        return os.read(fd, RECORD_BYTES)
+        return system.read(fd, RECORD_BYTES)
     except OSError:
         return b""
     finally:
-        os.close(fd)
+        system.close(fd)

@@ -6,12 +6,11 @@ taken here without importing filelock; see :mod:`uv_mutex.waiting` for one that 
 
 import errno
 import fcntl
-import os
 import time
 
 from uv_mutex import holder as holders
 from uv_mutex import place as places
-from uv_mutex import remote
+from uv_mutex import remote, system
 from uv_mutex.errors import MutexError
 from uv_mutex.place import FLOCK, LEASE, Place
 
@@ -51,11 +50,11 @@ class Lock:
         """
         if self.place.is_folder or self.shared:
             return
-        holder = holders.Holder(os.getpid(), os.uname().nodename, time.time(), command)
+        holder = holders.Holder(system.getpid(), system.uname().nodename, time.time(), command)
         data = holder.encode()
         try:
-            os.pwrite(self._fd, data, 0)
-            os.ftruncate(self._fd, len(data))
+            system.pwrite(self._fd, data, 0)
+            system.ftruncate(self._fd, len(data))
         except OSError:
             return
         self.token = holder.token
@@ -64,7 +63,7 @@ class Lock:
     @property
     def mark(self) -> str:
         """What a nested call recognises this lock by."""
-        answer = os.fstat(self._fd)
+        answer = system.fstat(self._fd)
         return f"{answer.st_dev}:{answer.st_ino}:{self.token}"
 
     def lost(self) -> str | None:
@@ -81,12 +80,12 @@ class Lock:
         """Let others in. The file stays: unlinked, it would split those who wait across two files."""
         if self._record:
             try:
-                if os.pread(self._fd, holders.RECORD_BYTES, 0) == self._record:
-                    os.ftruncate(self._fd, 0)
+                if system.pread(self._fd, holders.RECORD_BYTES, 0) == self._record:
+                    system.ftruncate(self._fd, 0)
             except OSError:
                 pass
         try:
-            os.close(self._fd)
+            system.close(self._fd)
         except OSError:  # ENOTCONN: this host was cut off, and has no lock any more
             pass
 
@@ -144,7 +143,7 @@ def held_above(place: Place, environ: "Mapping[str, str]") -> bool:
     if not marks:
         return False
     try:
-        answer = os.stat(place.path)
+        answer = system.stat(place.path)
     except OSError:
         return False
     for mark in marks.split(" "):
@@ -160,14 +159,14 @@ def _is_free(place: Place) -> bool:
     if places.recorded_backend(place) == LEASE:
         from uv_mutex import lease
 
-        return not os.path.exists(lease.marker(place))
+        return not system.exists(lease.marker(place))
     fd = places.open_file(place)
     try:
         return try_flock(fd, shared=False)
     except OSError as error:
         raise places.cannot(place, "lock", error) from None
     finally:
-        os.close(fd)
+        system.close(fd)
 
 
 def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
@@ -200,7 +199,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
             if lock:
                 lock.release()
             else:
-                os.close(fd)
+                system.close(fd)
             if isinstance(error, OSError):
                 raise places.cannot(place, "lock", error) from None
             raise
@@ -264,7 +263,7 @@ def try_flock(fd: int, *, shared: bool) -> bool:
 def _is_current(fd: int, place: Place) -> bool:
     """Whether the locked file is still the one that others find."""
     try:
-        there, mine = os.stat(place.path), os.fstat(fd)
+        there, mine = system.stat(place.path), system.fstat(fd)
     except FileNotFoundError:
         return False
     return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

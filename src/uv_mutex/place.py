@@ -1,9 +1,9 @@
 """Where a lock lives, and the files it is made of."""
 
+import _stat
 import errno
-import os
-import stat
 
+from uv_mutex import system
 from uv_mutex.errors import MutexError
 
 TYPE_CHECKING = False
@@ -38,8 +38,8 @@ def needed(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
     :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.
     """
     root, environment = project.root, project.environment
-    if os.path.islink(environment):
-        environment = os.path.realpath(environment)
+    if system.islink(environment):
+        environment = system.realpath(environment)
     inside = environment == f"{root}/.venv"
     needed = []
     if inside or not keeps_lockfile:
@@ -53,13 +53,13 @@ def needed(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
 
 
 def _environment_place(environment: str) -> "Iterable[Place]":
-    above, name = os.path.split(environment)
+    above, name = system.split(environment)
     try:
-        os.makedirs(above, exist_ok=True)  # uv would, but then the lock would move there while it is held
+        system.makedirs(above)  # uv would, but then the lock would move there while it is held
     except OSError:
         pass
-    while not os.path.isdir(above):  # uv makes the folders above an environment as well
-        above, missing = os.path.split(above)
+    while not system.isdir(above):  # uv makes the folders above an environment as well
+        above, missing = system.split(above)
         name = f"{missing}-{name}"
     if _writable(above):
         # For a project's own .venv this is the project lock, whichever project asks.
@@ -70,7 +70,7 @@ def _environment_place(environment: str) -> "Iterable[Place]":
 
 
 def _writable(*paths: str) -> bool:
-    return any(os.access(path, os.W_OK) for path in paths)
+    return any(system.access(path, system.W_OK) for path in paths)
 
 
 def open_file(place: Place) -> int:
@@ -80,12 +80,12 @@ def open_file(place: Place) -> int:
     """
     if place.is_folder:
         try:
-            return os.open(place.path, os.O_RDONLY | os.O_DIRECTORY)
+            return system.open(place.path, system.O_RDONLY | system.O_DIRECTORY)
         except OSError as error:
             raise cannot(place, "open", error) from None
     for attempt in range(3):
         try:
-            fd = os.open(place.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = system.open(place.path, system.O_RDWR | system.O_NOFOLLOW | system.O_NONBLOCK)
         except FileNotFoundError as error:
             if attempt == 2:
                 raise cannot(place, "open", error) from None
@@ -95,9 +95,9 @@ def open_file(place: Place) -> int:
             fd = _open_to_read(place, error)
         except OSError as error:
             raise cannot(place, "open", error) from None
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        if _stat.S_ISREG(system.fstat(fd).st_mode):
             return fd
-        os.close(fd)
+        system.close(fd)
         break
     raise MutexError(f"cannot lock {place.path}: it is not a regular file; remove it, or set UV_MUTEX=off")
 
@@ -105,35 +105,35 @@ def open_file(place: Place) -> int:
 def _open_to_read(place: Place, denied: OSError) -> int:
     """Another user's lock file that we may only read: enough for flock, except on NFS."""
     try:
-        return os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return system.open(place.path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
     except OSError:
         raise cannot(place, "open", denied) from None
 
 
 def _create(place: Place) -> None:
-    folder = os.path.dirname(place.path)
+    folder = system.dirname(place.path)
     # Without a umask, folder and files have their permissions from the first moment: another user finds none closed.
-    umask = os.umask(0)
+    umask = system.umask(0)
     try:
-        mode = os.stat(place.mode_of).st_mode & 0o777
+        mode = system.stat(place.mode_of).st_mode & 0o777
         try:
-            os.mkdir(folder, mode | 0o700)
+            system.mkdir(folder, mode | 0o700)
         except FileExistsError:
             pass
         ignore = f"{folder}/.gitignore"
         if _is_empty(ignore):  # a call was killed, or the disk was full
-            os.unlink(ignore)
+            system.unlink(ignore)
         write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
         write_new(place.path, file_mode(place), b"")
     except OSError as error:
         raise cannot(place, "create", error) from None
     finally:
-        os.umask(umask)
+        system.umask(umask)
 
 
 def _is_empty(path: str) -> bool:
     try:
-        return not os.lstat(path).st_size
+        return not system.lstat(path).st_size
     except OSError:
         return False
 
@@ -141,36 +141,36 @@ def _is_empty(path: str) -> bool:
 def write_new(path: str, mode: int, content: bytes) -> None:
     """Write a file unless it is there. Where the file system can, it is complete before it has a name."""
     try:
-        fd = os.open(os.path.dirname(path), os.O_WRONLY | os.O_TMPFILE, mode)
+        fd = system.open(system.dirname(path), system.O_WRONLY | system.O_TMPFILE, mode)
     except (AttributeError, OSError):  # macOS, NFS
         fd = -1
     if fd >= 0:
         try:
-            os.fchmod(fd, mode)
-            os.write(fd, content)
+            system.fchmod(fd, mode)
+            system.write(fd, content)
             # Python follows the link only with a src_dir_fd, which an absolute path ignores.
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+            system.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
             return
         except FileExistsError:
             return
         except FileNotFoundError:  # no /proc
             pass
         finally:
-            os.close(fd)
+            system.close(fd)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        fd = system.open(path, system.O_WRONLY | system.O_CREAT | system.O_EXCL | system.O_NOFOLLOW, mode)
     except FileExistsError:
         return
     try:
-        os.fchmod(fd, mode)
-        os.write(fd, content)
+        system.fchmod(fd, mode)
+        system.write(fd, content)
     finally:
-        os.close(fd)
+        system.close(fd)
 
 
 def file_mode(place: Place) -> int:
     """The permissions of a lock's files: whoever may write the folder may lock it."""
-    return (os.stat(place.mode_of).st_mode | 0o600) & 0o666
+    return (system.stat(place.mode_of).st_mode | 0o600) & 0o666
 
 
 def recorded_backend(place: Place) -> str | None:
@@ -178,37 +178,37 @@ def recorded_backend(place: Place) -> str | None:
     if place.is_folder:
         return FLOCK
     try:
-        fd = os.open(_backend_file(place), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = system.open(_backend_file(place), system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
     except OSError:
         return None
     try:
-        text = os.read(fd, 64).strip()
+        text = system.read(fd, 64).strip()
     except OSError:
         return None
     finally:
-        os.close(fd)
+        system.close(fd)
     return {b"flock": FLOCK, b"lease": LEASE}.get(text)
 
 
 def record_backend(place: Place, backend: str) -> str:
     """Write the kind of lock down, so that all hosts use one kind; return what stands there then."""
     path = _backend_file(place)
-    temporary = f"{path}.{os.uname().nodename}.{os.getpid()}"
+    temporary = f"{path}.{system.uname().nodename}.{system.getpid()}"
     try:
         write_new(temporary, file_mode(place), backend.encode() + b"\n")
         try:
-            os.link(temporary, path)  # all or nothing, and never over another's
+            system.link(temporary, path)  # all or nothing, and never over another's
         except FileExistsError:
             pass
         finally:
-            os.unlink(temporary)
+            system.unlink(temporary)
     except OSError:  # no hard links, or a full disk: what isn't written down can't be compared
         return backend
     return recorded_backend(place) or backend
 
 
 def _backend_file(place: Place) -> str:
-    return os.path.join(os.path.dirname(place.path), "backend")
+    return system.join(system.dirname(place.path), "backend")
 
 
 def mixed(place: Place, who: str, recorded: str) -> MutexError:

@@ -2,9 +2,9 @@
 
 import _thread
 import errno
-import os
 import sys
 
+from uv_mutex import system
 from uv_mutex.errors import CANNOT_EXEC, MutexError
 
 TYPE_CHECKING = False
@@ -43,8 +43,8 @@ class Ended:
     __slots__ = ("signal", "status")
 
     def __init__(self, wait_status: int) -> None:
-        self.signal = os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else 0
-        self.status = 0 if self.signal else os.WEXITSTATUS(wait_status)
+        self.signal = system.WTERMSIG(wait_status) if system.WIFSIGNALED(wait_status) else 0
+        self.status = 0 if self.signal else system.WEXITSTATUS(wait_status)
 
     @property
     def ok(self) -> bool:
@@ -68,7 +68,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
         # duplicates and the entries without "=" that os.environ can't hold.
-        os.execv(uv, ["uv", *words])
+        system.execv(uv, ["uv", *words])
     except OSError as error:
         raise _cannot_exec(uv, error) from None
 
@@ -93,13 +93,13 @@ def run_uv(
 
     def start() -> None:
         for name, value in extra_env.items():
-            os.putenv(name, value)
+            system.putenv(name, value)
         if empty_stdin:
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+            null = system.open(system.devnull, system.O_RDONLY)
+            system.dup2(null, 0)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-        os.execv(uv, ["uv", *words])
+        system.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
 
@@ -121,17 +121,17 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
     pdeathsig = _load_pdeathsig()
     # Inherited as "ignore", SIGCHLD would make the kernel throw the child's status away.
     old_chld = signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-    parent = os.getpid()
+    parent = system.getpid()
     try:
-        told, tell = os.pipe()  # closed by a successful exec
-        pid = os.fork()
+        told, tell = system.pipe()  # closed by a successful exec
+        pid = system.fork()
     except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
         raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
     if not pid:
         failure = errno.EIO
         try:
             pdeathsig()
-            if os.getppid() == parent:
+            if system.getppid() == parent:
                 _undo_python()
                 signals.signal(signals.SIGCHLD, old_chld)
                 start()
@@ -139,19 +139,19 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
             failure = error.errno or errno.EIO
         finally:
             try:
-                os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
+                system.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
             finally:
-                os._exit(CANNOT_EXEC)
+                system._exit(CANNOT_EXEC)
     # Not before the fork: a Ctrl-C that came in between would wait for us alone, and look as if the child had it too.
     # Until here signals do to the shim what they would do to a uv that has only begun.
     old_mask = signals.pthread_sigmask(signals.SIG_BLOCK, {*_FORWARDED, signals.SIGCHLD})
     try:
-        os.close(tell)
+        system.close(tell)
         guard = _Guard(pid, lost)
         ended = _wait(pid, stoppable=signals.SIGTSTP not in old_mask)
         guard.stop()
-        failed = os.read(told, _ERRNO_BYTES)
-        os.close(told)
+        failed = system.read(told, _ERRNO_BYTES)
+        system.close(told)
         if not ended.ok:
             _forget_pending()
     finally:
@@ -159,7 +159,7 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
         signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
-        raise _cannot_exec(name, OSError(number, os.strerror(number)))
+        raise _cannot_exec(name, OSError(number, system.strerror(number)))
     if guard.reason:
         raise MutexError(f"{guard.reason}; uv was stopped, run it again")
     return ended
@@ -192,7 +192,7 @@ class _Guard:
 
 def true_command() -> str:
     """A command that does nothing, by its full path: PATH need not lead to it."""
-    return next((path for path in ("/usr/bin/true", "/bin/true") if os.access(path, os.X_OK)), "true")
+    return next((path for path in ("/usr/bin/true", "/bin/true") if system.access(path, system.X_OK)), "true")
 
 
 def end_like(ended: Ended) -> "NoReturn":
@@ -208,8 +208,8 @@ def end_like(ended: Ended) -> "NoReturn":
         if ended.signal not in (signals.SIGKILL, signals.SIGSTOP):
             signals.signal(ended.signal, signals.SIG_DFL)
             signals.pthread_sigmask(signals.SIG_UNBLOCK, {ended.signal})
-        os.kill(os.getpid(), ended.signal)
-    os._exit(ended.shell_status)
+        system.kill(system.getpid(), ended.signal)
+    system._exit(ended.shell_status)
 
 
 def _wait(pid: int, *, stoppable: bool) -> Ended:
@@ -221,7 +221,7 @@ def _wait(pid: int, *, stoppable: bool) -> Ended:
     wanted = {*_FORWARDED, signals.SIGCHLD}
     stoppable = stoppable and signals.getsignal(signals.SIGTSTP) is not signals.SIG_IGN
     while True:
-        done, wait_status = os.waitpid(pid, os.WNOHANG)
+        done, wait_status = system.waitpid(pid, system.WNOHANG)
         if done:
             return Ended(wait_status)
         number, child_has_it = _next_signal(wanted)
@@ -242,9 +242,9 @@ def _next_signal(wanted: "set[signals.Signals]") -> tuple[int, bool]:
         # macOS has no sigwaitinfo: what a terminal can send is taken to come from there.
         number = signals.sigwait(wanted)
         keys = (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP, signals.SIGWINCH, signals.SIGCONT)
-        from_kernel = number in keys and os.isatty(0)
+        from_kernel = number in keys and system.isatty(0)
     # A terminal that goes away tells the leader of its session alone: `ssh -t host uv sync` makes us that leader.
-    alone = number in (signals.SIGHUP, signals.SIGCONT) and os.getsid(0) == os.getpid()
+    alone = number in (signals.SIGHUP, signals.SIGCONT) and system.getsid(0) == system.getpid()
     return number, from_kernel and not alone
 
 
@@ -259,7 +259,7 @@ def _forget_pending() -> None:
 
 def _kill(pid: int, number: int) -> None:
     try:
-        os.kill(pid, number)
+        system.kill(pid, number)
     except ProcessLookupError:
         pass
 
@@ -267,7 +267,7 @@ def _kill(pid: int, number: int) -> None:
 def _stop_as_by_default() -> None:
     """Stop this process by SIGTSTP's default action, so that a shell sees the job stopped."""
     old = signals.signal(signals.SIGTSTP, signals.SIG_DFL)
-    os.kill(os.getpid(), signals.SIGTSTP)
+    system.kill(system.getpid(), signals.SIGTSTP)
     signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGTSTP})
     signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTSTP})
     if old is not None:
@@ -278,7 +278,7 @@ def _undo_python() -> None:
     """Take back what the interpreter changed in this process when it started."""
     for number in _IGNORED_BY_PYTHON:
         signals.signal(number, signals.SIG_DFL)
-    if os.environ.get("LC_CTYPE") in _COERCED:
+    if system.variables.get("LC_CTYPE") in _COERCED:
         _restore_lc_ctype()
 
 
@@ -290,9 +290,9 @@ def _restore_lc_ctype() -> None:
         entries = []
     values = [entry[9:] for entry in entries if entry.startswith(b"LC_CTYPE=")]
     if values:
-        os.putenv(b"LC_CTYPE", values[0])
+        system.putenv(b"LC_CTYPE", values[0])
     else:
-        os.unsetenv("LC_CTYPE")
+        system.unsetenv("LC_CTYPE")
 
 
 def _load_pdeathsig() -> "Callable[[], None]":

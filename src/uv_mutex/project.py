@@ -4,9 +4,7 @@ Follows crates/uv-workspace/src/workspace.rs and crates/uv/src/lib.rs. But for t
 written, `..` folded and symlinks kept, since that is how uv climbs from folder to folder.
 """
 
-import os
-
-from uv_mutex import target, toml
+from uv_mutex import system, target, toml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def _working_directory(call: "Call", settings: Settings) -> str:
         or settings.get("UV_WORKING_DIRECTORY", shown_as="UV_WORKING_DIR")
     )
     # uv goes there and asks where it is, which resolves symlinks.
-    return os.path.realpath(given) if given else os.getcwd()
+    return system.realpath(given) if given else system.getcwd()
 
 
 def _start(call: "Call", base: str, settings: Settings) -> str | None:
@@ -130,7 +128,7 @@ def _start(call: "Call", base: str, settings: Settings) -> str | None:
     if not given:
         return None
     path = _join(base, given)
-    return os.path.dirname(path) if path.endswith("/pyproject.toml") and os.path.isfile(path) else path
+    return system.dirname(path) if path.endswith("/pyproject.toml") and system.isfile(path) else path
 
 
 def _beside_script(call: "Call", base: str, version_at_least: "Callable[[str], bool]") -> str | None:
@@ -153,14 +151,14 @@ def _environment(call: "Call", root: str, base: str, settings: Settings) -> str:
 
 
 def _join(base: str, path: str) -> str:
-    return os.path.normpath(os.path.join(base, path))
+    return system.normpath(system.join(base, path))
 
 
 def ancestors(folder: str) -> "Iterator[str]":
     """A folder, its parent, and so on up to the file system's root."""
     while True:
         yield folder
-        parent = os.path.dirname(folder)
+        parent = system.dirname(folder)
         if parent == folder:
             return
         folder = parent
@@ -168,7 +166,7 @@ def ancestors(folder: str) -> "Iterator[str]":
 
 def _nearest(start: str) -> str | None:
     for folder in ancestors(start):
-        if os.path.isfile(f"{folder}/pyproject.toml"):
+        if system.isfile(f"{folder}/pyproject.toml"):
             return folder
     return None
 
@@ -181,11 +179,11 @@ def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> s
         return None
     if "workspace" in text and tables(text, "tool.uv.workspace"):
         return member
-    above = _nearest(os.path.dirname(member))
+    above = _nearest(system.dirname(member))
     if above and above != member:
         outer = read_text(f"{above}/pyproject.toml")
         workspace = tables(outer, "tool.uv.workspace") if "workspace" in outer else {}
-        members, path = workspace.get("members"), os.path.relpath(member, above)
+        members, path = workspace.get("members"), member[len(above) :].lstrip("/")
         included = _matches(path, members, across=True) and not _matches(path, workspace.get("exclude"), across=True)
         if included and not _matches(path, members, across=False):
             included = not version_at_least(_STAR_STOPS)
@@ -225,7 +223,7 @@ def _matches(path: str, globs: "toml.Value | None", *, across: bool) -> bool:
     """
     if not isinstance(globs, list):
         return False
-    return any(isinstance(glob, str) and _glob_matches(os.path.normpath(glob), path, across) for glob in globs)
+    return any(isinstance(glob, str) and _glob_matches(system.normpath(glob), path, across) for glob in globs)
 
 
 def _glob_matches(pattern: str, text: str, across: bool) -> bool:

@@ -1,7 +1,6 @@
 """Find the real uv: the first `uv` on PATH that is not a uv-mutex shim, and ask it what it understands."""
 
-import os
-
+from uv_mutex import system
 from uv_mutex.errors import NoUvError
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ def find(environ: "Mapping[str, str]") -> str:
     if named:
         return _check(named)
     shims = []
-    for folder in environ.get("PATH", os.defpath).split(":"):
+    for folder in environ.get("PATH", system.defpath).split(":"):
         path = f"{folder or '.'}/uv"
         if _is_executable(path):
             if not is_shim(path):
@@ -44,19 +43,19 @@ def is_shim(path: str) -> bool:
 def first_bytes(path: str) -> bytes:
     """How a file begins; empty if it can't be read (a script could not run so)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK)
     except OSError:
         return b""
     try:
-        return os.read(fd, _HEAD)
+        return system.read(fd, _HEAD)
     except OSError:
         return b""
     finally:
-        os.close(fd)
+        system.close(fd)
 
 
 def _check(path: str) -> str:
-    if not os.path.exists(path):
+    if not system.exists(path):
         problem = "does not exist"
     elif not _is_executable(path):
         problem = "is not an executable file"
@@ -68,7 +67,7 @@ def _check(path: str) -> str:
 
 
 def _is_executable(path: str) -> bool:
-    return os.access(path, os.X_OK) and os.path.isfile(path)
+    return system.access(path, system.X_OK) and system.isfile(path)
 
 
 def help_text(uv: str, words: "Sequence[str]") -> str:
@@ -90,7 +89,7 @@ def version_at_least(uv: str, wanted: str) -> bool:
 def _ask(uv: str, words: "Sequence[str]") -> str:
     import subprocess
 
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    environ = {name: value for name, value in system.variables.items() if not name.startswith("UV_")}
     try:
         done = subprocess.run(
             [uv, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environ | {"NO_COLOR": "1"}

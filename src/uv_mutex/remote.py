@@ -1,8 +1,8 @@
 """What this host may not see yet of what another host wrote."""
 
-import os
 import time
 
+from uv_mutex import system
 from uv_mutex.place import Place, file_mode, write_new
 
 
@@ -12,7 +12,7 @@ def see_other_hosts_writes(root: str) -> None:
     Network file systems are consistent from close to open: only opening shows what the last holder wrote.
     """
     try:
-        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+        system.close(system.open(root, system.O_RDONLY | system.O_DIRECTORY))
     except OSError:
         pass
 
@@ -23,8 +23,8 @@ def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None
     FUSE answers from memory for a second, whoever wrote since: even the size of a file, so that `uv add` on one host
     would read half of what the one before it wrote on another, and write that back.
     """
-    answer = os.fstat(fd)
-    if os.major(answer.st_dev):  # a disk of this host
+    answer = system.fstat(fd)
+    if system.major(answer.st_dev):  # a disk of this host
         return
     from uv_mutex import mounts
 
@@ -42,7 +42,7 @@ def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None
 def _was_last(place: Place) -> bool:
     """Whether the last to hold the lock was of this host. To remove a file is to ask the server, not a memory."""
     try:
-        os.unlink(f"{place.path}.last.{os.uname().nodename}")
+        system.unlink(f"{place.path}.last.{system.uname().nodename}")
     except OSError:
         return False
     _be_last(place)
@@ -50,12 +50,12 @@ def _was_last(place: Place) -> bool:
 
 
 def _be_last(place: Place) -> None:
-    folder, name = os.path.split(place.path)
-    mine = f"{name}.last.{os.uname().nodename}"
+    folder, name = system.split(place.path)
+    mine = f"{name}.last.{system.uname().nodename}"
     try:
-        for other in os.listdir(folder):
+        for other in system.listdir(folder):
             if other.startswith(f"{name}.last.") and other != mine:
-                os.unlink(f"{folder}/{other}")
+                system.unlink(f"{folder}/{other}")
         write_new(f"{folder}/{mine}", file_mode(place), b"")
     except OSError:  # then the next one waits, and so does this host
         pass

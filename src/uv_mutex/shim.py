@@ -1,9 +1,8 @@
 """One call of `uv` from start to end."""
 
-import os
 import sys
 
-from uv_mutex import process, realuv
+from uv_mutex import process, realuv, system
 from uv_mutex.errors import MutexError, say
 
 TYPE_CHECKING = False
@@ -27,7 +26,7 @@ def main(words: list[str]) -> "NoReturn":
     :param words: the words after ``uv``.
     """
     try:
-        uv = realuv.find(os.environ)
+        uv = realuv.find(system.variables)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
             _guard(uv, words)
         process.exec_uv(uv, words)
@@ -37,7 +36,7 @@ def main(words: list[str]) -> "NoReturn":
 
 
 def _is_off() -> bool:
-    return os.environ.get("UV_MUTEX", "").lower() in _OFF
+    return system.variables.get("UV_MUTEX", "").lower() in _OFF
 
 
 def _guard(uv: str, words: list[str]) -> None:
@@ -57,7 +56,7 @@ def _guard(uv: str, words: list[str]) -> None:
     call = commandline.parse(words, ask_help)
     if call is None:
         return
-    settings = project.Settings(os.environ, ask_help)
+    settings = project.Settings(system.variables, ask_help)
     if project.harmless(call, settings):
         return
     try:
@@ -67,7 +66,7 @@ def _guard(uv: str, words: list[str]) -> None:
     if found is None:
         return
     needed = place.needed(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    needed = [each for each in needed if not lock.held_above(each, os.environ)]
+    needed = [each for each in needed if not lock.held_above(each, system.variables)]
     if needed:
         _Guarded(uv, call, found, needed).go()
 
@@ -82,14 +81,14 @@ class _Guarded:
         self._call = call
         self._project = project
         self._places = places
-        self._patience = lock.patience(os.environ, quiet=call.quiet)
-        self._note = freshness.Note(project, call, os.environ, uv)
+        self._patience = lock.patience(system.variables, quiet=call.quiet)
+        self._note = freshness.Note(project, call, system.variables, uv)
         self._locks: list[Lock] = []
         self._log = None
-        if os.environ.get("UV_MUTEX_LOG"):
+        if system.variables.get("UV_MUTEX_LOG"):
             from uv_mutex import log
 
-            self._log = log.Entry(os.environ["UV_MUTEX_LOG"], call.words, project.root)
+            self._log = log.Entry(system.variables["UV_MUTEX_LOG"], call.words, project.root)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
@@ -159,7 +158,7 @@ class _Guarded:
     def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
         from uv_mutex import lock
 
-        outer = os.environ.get(lock.HELD)
+        outer = system.variables.get(lock.HELD)
         marks = [taken.mark for taken in self._locks]
         return process.run_uv(
             self._uv,
