@@ -40,8 +40,8 @@ class Lease(Lock):
         self._last_seen = since  # before it was taken: what slept since then may have slept too long
         self._missed = False
 
-    def release(self) -> None:
-        super().release()
+    def release(self, *, unfinished: bool = False) -> None:
+        super().release(unfinished=unfinished)
         try:
             self._lease.release()
         except OSError:  # this host was cut off; the lease ends by itself

@@ -31,15 +31,19 @@ _LONGEST_TIMEOUT = 1e9
 
 
 class Lock:
-    """A lock that this process holds until :meth:`release`, or until it ends."""
+    """A lock that this process holds until :meth:`release`, or until it ends.
+
+    ``after_death``: whether the last to hold it died at work, so that what it worked on may be half done.
+    """
 
     backend = FLOCK
-    __slots__ = ("_fd", "_record", "place", "shared", "token")
+    __slots__ = ("_fd", "_record", "after_death", "place", "shared", "token")
 
     def __init__(self, place: Place, fd: int, *, shared: bool) -> None:
         self.place = place
         self.shared = shared
         self.token = ""
+        self.after_death = False
         self._fd = fd
         self._record = b""
 
@@ -53,6 +57,7 @@ class Lock:
         holder = holders.Holder(system.getpid(), system.uname().nodename, time.time(), command)
         data = holder.encode()
         try:
+            self.after_death = bool(system.pread(self._fd, holders.RECORD_BYTES, 0).strip())
             system.pwrite(self._fd, data, 0)
             system.ftruncate(self._fd, len(data))
         except OSError:
@@ -76,9 +81,12 @@ class Lock:
         # That may just have taken it anew, from a server that had dropped it. Was another inside meanwhile?
         return TAKEN_OVER if self._record and holders.read_record(self.place.path) != self._record else None
 
-    def release(self) -> None:
-        """Let others in. The file stays: unlinked, it would split those who wait across two files."""
-        if self._record:
+    def release(self, *, unfinished: bool = False) -> None:
+        """Let others in. The file stays: unlinked, it would split those who wait across two files.
+
+        :param unfinished: leave the record, as if this process had died: what it worked on may be half done.
+        """
+        if self._record and not unfinished:
             try:
                 if system.pread(self._fd, holders.RECORD_BYTES, 0) == self._record:
                     system.ftruncate(self._fd, 0)

@@ -2,6 +2,7 @@
 
 import _stat
 import errno
+import time
 
 from uv_mutex import system
 from uv_mutex.errors import MutexError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".uv-mutex"
 FLOCK, LEASE = "flock", "lease"
+_ATTEMPTS, _PAUSE_SECONDS = 20, 0.05
 _IGNORE_EVERYTHING = b"# made by uv-mutex\n*\n"
 
 
@@ -83,13 +85,16 @@ def open_file(place: Place) -> int:
             return system.open(place.path, system.O_RDONLY | system.O_DIRECTORY)
         except OSError as error:
             raise cannot(place, "open", error) from None
-    for attempt in range(3):
+    for attempt in range(_ATTEMPTS):
         try:
             fd = system.open(place.path, system.O_RDWR | system.O_NOFOLLOW | system.O_NONBLOCK)
         except FileNotFoundError as error:
-            if attempt == 2:
+            if attempt == _ATTEMPTS - 1:
                 raise cannot(place, "open", error) from None
-            _create(place)
+            try:
+                _create(place)
+            except FileNotFoundError:  # GlusterFS shows a folder that another host makes before it can be used
+                time.sleep(_PAUSE_SECONDS)
             continue
         except PermissionError as error:
             fd = _open_to_read(place, error)
@@ -125,6 +130,8 @@ def _create(place: Place) -> None:
             system.unlink(ignore)
         write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
         write_new(place.path, file_mode(place), b"")
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise cannot(place, "create", error) from None
     finally:

@@ -100,7 +100,7 @@ class _Guarded:
             self._take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
-            self._release()
+            self._release(unfinished=True)
             self._write_log(prepared=False, status=error.status)
             raise
 
@@ -169,7 +169,7 @@ class _Guarded:
         )
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
-        self._release()
+        self._release(unfinished=bool(ended.signal))
         self._write_log(prepared=prepared, status=ended.shell_status)
         process.end_like(ended)
 
@@ -181,6 +181,10 @@ class _Guarded:
             self._locks.append(taken)
             taken.record(f"uv {self._call.subcommand}")
         remote.see_other_hosts_writes(self._project.root)
+        if any(taken.after_death for taken in self._locks):
+            from uv_mutex import repair
+
+            repair.repair(self._project.environment)
         if self._log:
             self._log.taken()
 
@@ -188,9 +192,9 @@ class _Guarded:
         self._release()
         self._take(shared=shared)
 
-    def _release(self) -> None:
+    def _release(self, *, unfinished: bool = False) -> None:
         while self._locks:
-            self._locks.pop().release()
+            self._locks.pop().release(unfinished=unfinished)
         if self._log:
             self._log.released()
 
