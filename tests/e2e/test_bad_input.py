@@ -254,7 +254,7 @@ def test_the_project_is_deleted_while_waiting(words: list[str], project: Project
         shutil.rmtree(project.root)
     stdout, stderr = waiting.communicate(timeout=60)
     line = one_line(Done(words, waiting.returncode, stdout, stderr))
-    assert line.startswith(f"uv-mutex: cannot create {project.root}/.uv-mutex/lock: No such file or directory; ")
+    assert line.startswith(f"uv-mutex: cannot open {project.root}/.uv-mutex/lock: No such file or directory; ")
     assert not project.root.exists()
 
 
