@@ -45,7 +45,7 @@ class Way:
 
 
 class Workload:
-    """A project of 30 packages and a local index that counts; a context."""
+    """A project of 30 packages and a local index that counts; a context, in which that project is the place to be."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,9 +62,12 @@ class Workload:
         self._plain = self._script("python-wrapper", _PYTHON_WRAPPER.format(python=sys.executable))
 
     def __enter__(self) -> Workload:
+        self._before = os.getcwd()
+        os.chdir(self.project.root)
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.chdir(self._before)
         self.index.close()
 
     def _script(self, name: str, text: str) -> str:
