@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uv_mutex.project import Project
 
 _FOLDER = ".uv-mutex"
-_HEAD = "uv-mutex note 2"
+_HEAD = "uv-mutex note 3"
 #: Follows the head where stat may tell what a network file system remembers instead of what is there.
 _REOPEN = " reopen"
 #: Ends the lines that are compared; a note without it was cut short.
@@ -26,10 +26,8 @@ _CONTENTS = "\n# contents\n"
 #: Kinds of folders whose times move without a reason, Python's __pycache__ for one. Then their contents decide.
 PACKAGES, MEMBERS = "packages", "members"
 _DIST_SUFFIXES = (".dist-info", ".egg-info", ".egg-link", ".pth", ".egg")
-#: Variables besides UV_* that decide where uv looks for its configuration.
-_PLACES = ("HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS")
-#: Set anew by uv for each command it runs, without a say in what the environment holds.
-_COUNTERS = ("UV_RUN_RECURSION_DEPTH",)
+#: uv's variables without a say in what the environment holds. It counts in the first for each command that it runs.
+_NO_SAY = ("UV_RUN_RECURSION_DEPTH", "UV_CACHE_DIR")
 #: Variables that make `sync`, but not `run`, leave packages out.
 _PARTLY = ("UV_NO_INSTALL_", "UV_ONLY_INSTALL_")
 #: The kernel's clock for files moves in steps of up to 10 ms.
@@ -70,26 +68,38 @@ class Note:
         """What was asked for, a line each. First what must be noted for this call, then what holds besides.
 
         A `sync` leaves no package too many, so that it prepares for a `run` with the same options; not the other way
-        round. Hosts that share an environment may have a uv, an interpreter and settings of their own: these are part
-        of the key, so that each host has its own note and none undoes another's.
+        round. Hosts that share an environment may see it at paths of their own, and share a note all the same. Where
+        uv, interpreter or settings differ, each host has its own note, so that none undoes another's.
         """
         call, environ = self._call, self._environ
         variables = sorted(
             (name, value)
             for name, value in environ.items()
-            if (name.startswith("UV_") and not name.startswith("UV_MUTEX") and name not in _COUNTERS) or name in _PLACES
+            if name.startswith("UV_") and not name.startswith("UV_MUTEX") and name not in _NO_SAY
         )
-        files = [self._uv, f"{self._project.environment}/bin/python", *_machine_settings(environ)]
+        interpreters = [f"{self._project.environment}/bin/python"]
         python = call.value("-p", "--python") or environ.get("UV_PYTHON")
         if python and "/" in python:
-            files.append(self._absolute(python) or python)
-        machine = [describe("file", path, environ) for path in files]
-        where = (self._project.root, self._project.start, self._config_file)
+            interpreters.append(self._absolute(python) or python)
+        machine = [_size(self._uv), *map(_size_and_time, interpreters)]
+        machine += (describe("file", path, environ).split(" ", 2)[1] for path in _machine_settings(environ))
+        where = [path and self._short(path) for path in (self._project.start, self._config_file)]
         asked = repr((call.environment_options(), variables, where, machine))
         if not call.exact:
             return (asked,)
         partly = any(name.startswith(_PARTLY) for name, _ in variables)
         return (f"exact {asked}",) if partly else (f"exact {asked}", asked)
+
+    def _short(self, path: str) -> str:
+        """A path, told from the workspace root if it lies there. All others are absolute."""
+        root = self._project.root
+        if path == root:
+            return "."
+        return f".{path[len(root) :]}" if path.startswith(f"{root}/") else path
+
+    def _shorten(self, line: str) -> str:
+        kind, said, path = line.split(" ", 2)
+        return f"{kind} {said} {self._short(path)}"
 
     def _path(self, key: str) -> str:
         name = binascii.crc32(key.encode("utf-8", "surrogateescape"))
@@ -111,9 +121,13 @@ class Note:
         if not whole or not (reopen or head == _HEAD) or len(lines) < 2 or lines[0] != key:
             return False
         moved = False
-        for line in lines[1:]:
+        root = self._project.root
+        for at, line in enumerate(lines[1:], 1):
             kind, _, rest = line.partition(" ")
-            path = rest.partition(" ")[2]
+            said, _, path = rest.partition(" ")
+            if path.startswith("./") or path == ".":
+                path = root + path[1:]
+                line = lines[at] = f"{kind} {said} {path}"  # noqa: PLW2901
             if reopen:
                 _reopen(path)
             if describe(kind, path, self._environ) == line:
@@ -121,7 +135,7 @@ class Note:
             if kind not in (PACKAGES, MEMBERS):
                 return False
             moved = True
-        return not moved or contents == "".join(_contents(lines[1:], self._environ))
+        return not moved or contents == "".join(map(self._shorten, _contents(lines[1:], self._environ)))
 
     def before_preparation(self) -> None:
         """Remember how all is that decides; call it before the preparation."""
@@ -157,7 +171,7 @@ class Note:
 
         head = _HEAD if mounts.is_local(self._project.environment) else _HEAD + _REOPEN
         for key in keys:
-            _replace(self._path(key), "\n".join((head, key, *lines)) + _CONTENTS + contents)
+            _replace(self._path(key), "\n".join((head, key, *map(self._shorten, lines))) + _CONTENTS + contents)
         return True
 
     def _state(self) -> "_State | None":
@@ -173,7 +187,7 @@ class Note:
             return None
         lines.append(describe("file", f"{environment}/pyvenv.cfg", environ))
         lines += (describe(PACKAGES, path, environ) for path in _site_packages(environment))
-        return self._keys(), lines, "".join(_contents(lines, environ))
+        return self._keys(), lines, "".join(map(self._shorten, _contents(lines, environ)))
 
 
 def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
@@ -194,6 +208,23 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
     return f"{kind} {answer.st_ctime_ns}/{answer.st_mtime_ns}/{answer.st_size}/{answer.st_ino} {path}"
 
 
+def _size(path: str) -> str:
+    """The size of a program, which tells its versions apart wherever a host has its copy."""
+    try:
+        return str(system.stat(path).st_size)
+    except OSError:
+        return "-"
+
+
+def _size_and_time(path: str) -> str:
+    """The same of an interpreter, whose versions may be of one size; a package gives it one time on all hosts."""
+    try:
+        answer = system.stat(path)
+    except OSError:
+        return "-"
+    return f"{answer.st_mtime_ns}/{answer.st_size}"
+
+
 def subfolders(folder: str) -> list[str]:
     """The names of the folders in a folder, but for Python's own."""
     return [name for name in _list(folder) if name != "__pycache__" and system.isdir(f"{folder}/{name}")]
@@ -210,7 +241,7 @@ def _contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "Iterator
                     yield describe("distribution", f"{path}/{name}", environ) + "\n"
         elif kind == MEMBERS:
             for name in subfolders(path):
-                yield f"folder {path}/{name}\n"
+                yield f"folder + {path}/{name}\n"
 
 
 def _machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":

@@ -16,6 +16,7 @@ from bench.workload import Workload
 #: Takes the lock again and again; prints when it got it and when it let go.
 _WORKER = """
 import sys, time
+sys.path.insert(0, sys.argv[4])
 from uv_mutex import lock
 from uv_mutex.place import Place
 place = Place(sys.argv[1], sys.argv[2])
@@ -30,6 +31,7 @@ for _ in range(int(sys.argv[3])):
     print(got, let_go, flush=True)
 """
 _HOLD_SECONDS = 6.0
+_SOURCES = str(Path(__file__).parents[2] / "src")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Waiter:
 def median_handover(folder: Path, waiters: int, rounds: int) -> float:
     """Median seconds from a release to the next acquisition, with so many waiting."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", _WORKER, str(folder / ".uv-mutex/lock"), str(folder), str(rounds)]
+    command = [sys.executable, "-c", _WORKER, str(folder / ".uv-mutex/lock"), str(folder), str(rounds), _SOURCES]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(waiters + 1)
     ]

@@ -670,12 +670,12 @@ OPTIONS = [
     Case("UV_FROZEN", setenv("UV_FROZEN", "1"), SPARE),
     Case("UV_PROJECT_ENVIRONMENT", setenv("UV_PROJECT_ENVIRONMENT", "other")),
     Case("UV_DEFAULT_INDEX", setenv("UV_DEFAULT_INDEX", lambda world: f"{world.index.url}none/")),
-    Case("UV_CACHE_DIR", setenv("UV_CACHE_DIR", lambda world: f"{world.live}/cache"), SPARE),
+    Case("UV_CACHE_DIR", setenv("UV_CACHE_DIR", lambda world: f"{world.live}/cache"), SAME),
     Case("UV_RUN_RECURSION_DEPTH", setenv("UV_RUN_RECURSION_DEPTH", "1"), SAME),
     Case("UV_MUTEX_TIMEOUT", setenv("UV_MUTEX_TIMEOUT", "9"), SAME),
     Case("a variable of another program", setenv("COLUMNS", "9"), SAME),
     Case("uv: another version", other_uv, SPARE),
-    Case("uv: same version elsewhere", copied_uv, SPARE),
+    Case("uv: same version elsewhere", copied_uv, SAME),
 ]
 
 WORKSPACE = (

@@ -86,13 +86,16 @@ def test_key(world: World) -> None:
     assert not world.fresh("run", "true")
     assert not world.fresh("run", "--extra", "a", "--reinstall", "true")
     assert not world.fresh("sync", "--extra", "a")
-    for name in ("UV_NO_DEV", "XDG_CONFIG_HOME"):
-        world.environ[name] = "1"
+    settings = world.root.parent / "config/uv/uv.toml"
+    settings.parent.mkdir(parents=True)
+    settings.touch()
+    for name, value in (("UV_NO_DEV", "1"), ("XDG_CONFIG_HOME", str(settings.parents[1]))):
+        world.environ[name] = value
         assert not world.fresh("run", "--extra", "a", "true")
         del world.environ[name]
-    world.environ |= {"UV_MUTEX_LOG": "/dev/null", "UV_RUN_RECURSION_DEPTH": "2", "LANG": "C"}
+    world.environ |= {"UV_MUTEX_LOG": "/dev/null", "UV_RUN_RECURSION_DEPTH": "2", "LANG": "C", "UV_CACHE_DIR": "/c"}
     assert world.fresh("run", "--extra", "a", "true")
-    os.utime(world.uv)
+    world.uv.write_text("another version")
     assert not world.fresh("run", "--extra", "a", "true")
 
 
@@ -101,7 +104,7 @@ def test_each_host_has_its_own_note(world: World) -> None:
     interpreter = world.venv / "bin" / "python"
     interpreter.unlink()
     for host in ("one", "two"):
-        (world.root.parent / host).touch()
+        (world.root.parent / host).write_text(host * len(host) * (1 + (host == "two")))
     for host in ("one", "two", "one", "two"):
         world.uv = world.root.parent / host
         if not world.fresh():
@@ -128,8 +131,8 @@ def test_calls_that_work_anew_have_no_note(words: tuple[str, ...], world: World)
     [
         lambda _: b"",
         lambda _: bytes(range(256)) * 100,
-        lambda text: text.replace(b"uv-mutex note 2", b"uv-mutex note 1"),
-        lambda text: text.replace(b"uv-mutex note 2", b"uv-mutex note 2 more"),
+        lambda text: text.replace(b"uv-mutex note 3", b"uv-mutex note 1"),
+        lambda text: text.replace(b"uv-mutex note 3", b"uv-mutex note 3 more"),
         lambda text: text.replace(b"virtual", b"v1rtual").replace(b"[]", b"[('--extra', 'a')]"),
         lambda text: text[: text.index(b"\nfile") + 40],
         lambda text: text[: text.index(b"\npackages") + 1],

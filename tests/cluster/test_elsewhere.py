@@ -1,0 +1,78 @@
+"""Environments outside the project: local to each node, they never queue; shared by two projects, they do."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+from support.gluster import Host, calls, project_on
+from support.herd import explain, failures, herd
+from support.index import LocalIndex
+from support.journal import Journal
+from support.wheels import make_wheel
+
+ENVIRONMENTS_EACH = 25
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("backend", ["flock"], indirect=True)
+def test_node_local_environments_do_not_queue(pair: list[Host], index: LocalIndex) -> None:
+    names = ["alpha", "beta", "gamma"]
+    for name in names:
+        make_wheel(index.folder, name, files=300)  # as much work as a small environment is
+    project = project_on(pair[0], "demo", dependencies=names, index_url=index.url)
+    done = pair[0].run(["uv", "lock"], pair[0].env("newest"), project)
+    assert done.returncode == 0, done.stderr.decode()
+    for host in pair:  # each cache is filled, so that both herds find the same
+        done = host.run(["uv", "sync", "--frozen"], host.env("newest", shimmed=False), project)
+        assert done.returncode == 0, done.stderr.decode()
+        host.log.unlink(missing_ok=True)
+
+    def wall_time(mode: str) -> float:
+        commands = []
+        for number, host in itertools.product(range(ENVIRONMENTS_EACH), pair):
+            environment = f"{host.local}/tmp/{mode}/node-{number}/venv"
+            env = host.env("newest", UV_PROJECT_ENVIRONMENT=environment, UV_MUTEX=mode)
+            words = ["uv", "run", "--frozen", "python", "-c", "import alpha, beta, gamma"]
+            commands.append(host.enter(words, env=env, cwd=host.path(project)))
+        began = time.monotonic()
+        outcomes = herd(commands, env={}, cwd=Path("/"))
+        assert not failures(outcomes), explain(outcomes)
+        return time.monotonic() - began
+
+    off, on = wall_time("off"), wall_time("on")
+    logged = calls(pair)
+    waited = [line["waited"] for line in logged]
+    print(f"{len(logged)} environments: {off:.1f} s without the lock, {on:.1f} s with it; waited {max(waited):.3f} s")
+    assert len(logged) == 2 * ENVIRONMENTS_EACH
+    assert all(line["prepared"] for line in logged)
+    assert max(waited) == 0
+    # One after the other they would take as long as all their times under the lock, many times the herd's.
+    assert sum(line["held"] for line in logged) > 3 * on
+    assert on < 4 * off
+
+
+def test_projects_that_share_an_environment_queue(pair: list[Host], index: LocalIndex, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    projects = [
+        project_on(pair[0], name, index_url=index.url, backend_source=journal.backend) for name in ("one", "two")
+    ]
+    for project in projects:
+        done = pair[0].run(["uv", "lock"], pair[0].env("newest", shimmed=False), project)
+        assert done.returncode == 0, done.stderr.decode()
+    commands = [
+        host.enter(
+            ["uv", "sync", "--frozen", "--inexact"],
+            env=host.env("newest", BUILD_SECONDS="3", UV_PROJECT_ENVIRONMENT=host.path("common/venv")),
+            cwd=host.path(project),
+        )
+        for host, project in zip(pair, projects, strict=True)
+    ]
+    outcomes = herd(commands, env={}, cwd=Path("/"))
+    assert not failures(outcomes), explain(outcomes)
+    assert [entry.what for entry in journal.entries()] == ["enter", "leave", "enter", "leave"]
+    assert max(line["waited"] for line in calls(pair)) > 2
+    python = [pair[1].path("common/venv/bin/python"), "-c", "import one, two"]
+    assert pair[1].run(python, {}).returncode == 0

@@ -1,0 +1,92 @@
+"""Two hosts share a project over GlusterFS: with the file system's own lock, and, where it has none, with a lease."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support.gluster import Host, calls, preparations, project_on, remove_tree
+from support.herd import Outcome, explain, failures, herd
+from support.index import LocalIndex
+from support.wheels import make_wheel
+
+two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
+ROUNDS = {"flock": 10, "lease": 3}
+RUNS_EACH = 8
+ADDS_EACH = 10
+
+
+@pytest.fixture
+def project(pair: list[Host], index: LocalIndex) -> str:
+    """A locked project of five packages."""
+    names = ["alpha", "beta", "gamma", "delta", "epsilon"]
+    for name in names:
+        make_wheel(index.folder, name, files=20)
+    path = project_on(pair[0], "demo", dependencies=names, index_url=index.url)
+    done = pair[0].run(["uv", "lock"], pair[0].env("newest", shimmed=False), path)
+    assert done.returncode == 0, done.stderr.decode()
+    return path
+
+
+def runs(hosts: Sequence[Host], project: str, uv_version: str, *, shimmed: bool) -> list[Outcome]:
+    """Some `uv run` on each host at once, in a project without environment."""
+    remove_tree(hosts[0], f"{project}/.venv")
+    words = ["uv", "run", "python", "-c", "import alpha, beta, gamma, delta, epsilon as last; last.check()"]
+    commands = [host.enter(words, env=host.env(uv_version, shimmed=shimmed), cwd=host.path(project)) for host in hosts]
+    return herd(commands * RUNS_EACH, env={}, cwd=Path("/"))
+
+
+def adds(hosts: Sequence[Host], index: LocalIndex, uv_version: str, *, shimmed: bool) -> tuple[int, list[Outcome]]:
+    """Some `uv add` on each host at once; how many of them pyproject.toml has then."""
+    names = [f"pkg-{number}" for number in range(ADDS_EACH * len(hosts))]
+    for name in names:
+        make_wheel(index.folder, name)
+    project = project_on(hosts[0], "growing", index_url=index.url)
+    commands = [
+        host.enter(["uv", "add", name], env=host.env(uv_version, shimmed=shimmed), cwd=host.path(project))
+        for name, host in zip(names, [*hosts] * ADDS_EACH, strict=True)
+    ]
+    outcomes = herd(commands, env={}, cwd=Path("/"))
+    text = hosts[0].reach(f"{project}/pyproject.toml").read_text()
+    return sum(f'"{name}>=' in text for name in names), outcomes
+
+
+def recorded_backend(host: Host, project: str) -> str:
+    """The kind of lock that a project uses."""
+    return host.reach(f"{project}/.uv-mutex/backend").read_text().strip()
+
+
+@pytest.mark.parametrize(("uv_version", "own_paths"), [("0.7.8", False), ("newest", False), ("newest", True)])
+def test_run_prepares_once_for_all_hosts(pair: list[Host], backend: str, project: str, uv_version: str) -> None:
+    for number in range(ROUNDS[backend]):
+        outcomes = runs(pair, project, uv_version, shimmed=True)
+        assert not failures(outcomes), f"round {number}: {explain(outcomes)}"
+        assert preparations(pair) == number + 1
+    assert {line["host"] for line in calls(pair)} == {"host-a", "host-b"}
+    assert recorded_backend(pair[0], project) == backend
+
+
+@two_versions
+def test_run_fails_without_the_shim(pair: list[Host], project: str, uv_version: str) -> None:
+    assert any(failures(runs(pair, project, uv_version, shimmed=False)) for _ in range(30))
+
+
+@two_versions
+def test_every_add_is_kept(pair: list[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
+    kept, outcomes = adds(pair, index, uv_version, shimmed=True)
+    assert not failures(outcomes), explain(outcomes)
+    assert kept == len(outcomes)
+    project, bare = "growing", pair[1].env(uv_version, shimmed=False)
+    done = pair[1].run(["uv", "lock", "--check"], bare, project)
+    assert done.returncode == 0, done.stderr.decode()
+    done = pair[1].run(["uv", "pip", "list", "--python", ".venv", "--format", "json"], bare, project)
+    assert len(json.loads(done.stdout)) == len(outcomes), done.stderr.decode()
+    assert recorded_backend(pair[0], project) == backend
+
+
+@two_versions
+def test_adds_are_lost_without_the_shim(pair: list[Host], index: LocalIndex, uv_version: str) -> None:
+    kept, outcomes = adds(pair, index, uv_version, shimmed=False)
+    assert kept < len(outcomes)

@@ -1,0 +1,190 @@
+"""Users of one machine share a project, with the rights that they have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+import pytest
+from support import need
+from support.herd import Outcome, explain, failures, herd, read_log
+from support.index import LocalIndex
+from support.journal import Journal
+from support.project import Project
+from support.uvs import uv
+from support.wheels import make_wheel
+
+ROOT, ALICE, BOB, GROUP = 0, 61001, 61002, 61000
+_SOURCES = Path(__file__).parents[2] / "src"
+
+
+class Machine:
+    """A folder that everybody sees, with a uv, a shim and a project."""
+
+    def __init__(self, folder: Path, index: LocalIndex) -> None:
+        need.root()
+        need.executable("setpriv")
+        self.folder = folder
+        folder.chmod(0o755)
+        shutil.copy(uv("newest"), folder / "uv")
+        python = [self._python(), "-m", "uv_mutex", "install", "--prefix", str(folder / "shim")]
+        paths = f"{_SOURCES}:{Path(filelock.__file__).parents[1]}"
+        subprocess.run(python, env={"PYTHONPATH": paths, "HOME": str(folder)}, check=True, capture_output=True)
+        for user in (ROOT, ALICE, BOB):
+            home = folder / f"home-{user}"
+            home.mkdir()
+            os.chown(home, user, GROUP)
+        self.journal = Journal(folder / "journal")
+        self.journal.path.touch()
+        self.journal.path.chmod(0o666)
+        (folder / "log").touch()
+        (folder / "log").chmod(0o666)
+        Project.make(folder / "demo", index_url=index.url, backend_source=self.journal.backend)
+
+    def _python(self) -> str:
+        """An interpreter that everybody may use: the one of the tests may be in root's home."""
+        for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
+            # By way of sh: setpriv itself still has root's rights when it starts its command.
+            probe = ["sh", "-c", 'exec "$0" -c "import sys; sys.exit(sys.version_info < (3, 10))"', candidate]
+            works = ["setpriv", f"--reuid={BOB}", "--clear-groups", *probe]
+            if not subprocess.run(works, capture_output=True, check=False).returncode:
+                return candidate
+        raise AssertionError("no Python that everybody may use")
+
+    @property
+    def project(self) -> Path:
+        """The project's folder."""
+        return self.folder / "demo"
+
+    @property
+    def lock(self) -> Path:
+        """The project's lock."""
+        return self.project / ".uv-mutex/lock"
+
+    def own(self, user: int, mode: int) -> None:
+        """Give the project to a user (and the group), its folder with this mode."""
+        for path in [self.project, *self.project.rglob("*")]:
+            os.lchown(path, user, GROUP)
+        self.project.chmod(mode)
+        if mode & 0o020:
+            for path in self.project.glob("*.*"):
+                path.chmod(0o664)
+
+    def command(self, user: int, words: Sequence[str], umask: str = "022", **extra: str) -> list[str]:
+        """A command line that runs another as a user."""
+        env = {
+            "PATH": f"{self.folder}/shim/bin:{self.folder}:/usr/bin:/bin",
+            "HOME": f"{self.folder}/home-{user}",
+            "UV_CACHE_DIR": f"{self.folder}/home-{user}/cache",
+            "UV_PYTHON": self._python(),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_MUTEX_LOG": f"{self.folder}/log",
+            **extra,
+        }
+        identity = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else []
+        shell = ["sh", "-c", 'umask "$0" && exec "$@"', umask]
+        return [*identity, "env", "-i", *(f"{name}={value}" for name, value in env.items()), *shell, *words]
+
+    def herd(self, *commands: list[str]) -> list[Outcome]:
+        """Run them at once, in the project."""
+        return herd(commands, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, cwd=self.project)
+
+    def run(self, user: int, words: Sequence[str], **extra: str) -> Outcome:
+        """Run one command, in the project."""
+        (outcome,) = self.herd(self.command(user, words, **extra))
+        return outcome
+
+
+@pytest.fixture
+def machine(index: LocalIndex) -> Iterator[Machine]:
+    """A machine without any environment yet."""
+    folder = Path(tempfile.mkdtemp(prefix="users-"))
+    try:
+        yield Machine(folder, index)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def waits(machine: Machine, holder: int, waiter: int, umask: str = "022") -> None:
+    """While one user builds, another waits for it; both end well, and nobody was inside together."""
+    holding = machine.command(holder, ["uv", "sync", "--reinstall-package", "demo"], umask, BUILD_SECONDS="5")
+    waiting = ["sh", "-c", 'while [ "$(wc -l < "$0")" = "$1" ]; do sleep 0.1; done; shift; exec "$@"']
+    lines = str(len(machine.journal.entries()))
+    waiting += [str(machine.journal.path), lines, *machine.command(waiter, ["uv", "sync"], umask)]
+    outcomes = machine.herd(holding, waiting)
+    assert not failures(outcomes), explain(outcomes)
+    assert b"uv-mutex: waiting for uv sync (pid " in outcomes[1].stderr
+    assert max(line["waited"] for line in read_log(machine.folder / "log")) > 2
+
+
+@pytest.mark.parametrize("umask", ["002", "022"])
+def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str) -> None:
+    machine.own(ROOT, 0o2775)
+    names = [f"pkg-{number}" for number in range(10)]
+    for name in names:
+        make_wheel(index.folder, name)
+    outcomes = machine.herd(*(machine.command(user, ["uv", "sync"], umask) for user in (ALICE, BOB) * 4))
+    assert not failures(outcomes), explain(outcomes)
+    assert machine.lock.stat().st_mode & 0o777 == 0o664
+    assert machine.lock.stat().st_gid == GROUP
+    waits(machine, machine.project.joinpath(".venv").stat().st_uid, ALICE, umask)
+    waits(machine, machine.project.joinpath(".venv").stat().st_uid, BOB, umask)
+    if umask == "002":  # otherwise the environment can be written by one of them alone
+        outcomes = machine.herd(
+            *(
+                machine.command(user, ["uv", "add", name], umask)
+                for user, name in zip((ALICE, BOB) * 5, names, strict=True)
+            )
+        )
+        assert not failures(outcomes), explain(outcomes)
+        text = (machine.project / "pyproject.toml").read_text()
+        assert all(f'"{name}>=' in text for name in names)
+
+
+@pytest.mark.parametrize(("first", "second"), [(ROOT, ALICE), (ALICE, ROOT)])
+def test_root_and_a_user(machine: Machine, first: int, second: int) -> None:
+    machine.own(ALICE, 0o755)
+    for user in (first, second):
+        done = machine.run(user, ["uv", "sync"])
+        assert done.returncode == 0, done.stderr.decode()
+    waits(machine, first, second)
+    done = machine.run(second, ["uv", "run", "python", "-c", "import demo"])
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_project_that_one_may_write(machine: Machine) -> None:
+    machine.own(ALICE, 0o755)
+    done = machine.run(ALICE, ["uv", "sync"])
+    assert done.returncode == 0, done.stderr.decode()
+    holding = subprocess.Popen(
+        machine.command(ALICE, ["uv", "sync", "--reinstall-package", "demo"], BUILD_SECONDS="5"), cwd=machine.project
+    )
+    try:
+        machine.journal.wait(lambda entry: len(machine.journal.entries()) == 3 and entry.what == "enter", timeout=60)
+        done = machine.run(BOB, ["uv", "run", "--frozen", "true"])  # uv itself waits for the other uv
+        assert b"uv-mutex" not in done.stderr
+    finally:
+        assert holding.wait() == 0
+    assert {line["command"] for line in read_log(machine.folder / "log")} == {
+        "uv sync",
+        "uv sync --reinstall-package demo",
+    }
+
+
+def test_what_nobody_may_write_needs_no_lock(machine: Machine) -> None:
+    machine.own(ROOT, 0o755)
+    done = machine.run(ROOT, ["uv", "sync"])
+    assert done.returncode == 0, done.stderr.decode()
+    shutil.rmtree(machine.lock.parent)
+    machine.project.chmod(0o555)
+    (machine.folder / "log").write_text("")
+    outcomes = machine.herd(*[machine.command(BOB, ["uv", "run", "python", "-c", "import demo"])] * 5)
+    assert not failures(outcomes), explain(outcomes)
+    assert not machine.lock.parent.exists()
+    assert not read_log(machine.folder / "log")
