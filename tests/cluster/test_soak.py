@@ -10,7 +10,7 @@ from cluster.soak import soak
 from support.gluster import Volume
 from support.index import LocalIndex
 
-SECONDS = float(os.environ.get("UV_MUTEX_SOAK_SECONDS") or (240 if os.environ.get("CI") == "true" else 60))
+SECONDS = float(os.environ.get("UV_MUTEX_SOAK_SECONDS") or (300 if os.environ.get("CI") == "true" else 60))
 
 
 # Most of the time goes to the kind of lock that most clusters have.
