@@ -52,7 +52,7 @@ class Workload:
         self.index = LocalIndex(folder / "index")
         names = [f"package{number}" for number in range(_PACKAGES)]
         for name in names:
-            make_wheel(self.index.folder, name, files=20)
+            make_wheel(self.index.folder, name, files=20, data_files=40)
         self.shim = Shim(folder / "prefix")
         install_shim(self.shim.prefix)
         self.project = Project.make(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -307,21 +306,8 @@ def _wide(index: LocalIndex, *, wheels: int = 20, files: int = 75) -> list[str]:
     """
     names = [f"part{number}" for number in range(wheels)]
     for name in names:
-        _add_data(make_wheel(index.folder, name, files=files), files)
+        make_wheel(index.folder, name, files=files, data_files=files)
     return names
-
-
-def _add_data(wheel: Path, files: int) -> None:
-    """Add as many data files, for share/ of the environment."""
-    name = wheel.name.removesuffix("-py3-none-any.whl")
-    data = {f"{name}.data/data/share/{name}/{number % 10}/{number}.txt": b"data\n" for number in range(files)}
-    with zipfile.ZipFile(wheel) as archive:
-        entries = {entry: archive.read(entry) for entry in archive.namelist()}
-    entries = data | entries
-    entries[f"{name}.dist-info/RECORD"] += "".join(f"{path},,\n" for path in data).encode()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, content in entries.items():
-            archive.writestr(path, content)
 
 
 def _checking(names: list[str]) -> str:
