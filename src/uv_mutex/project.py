@@ -4,6 +4,8 @@ Follows crates/uv-workspace/src/workspace.rs and crates/uv/src/lib.rs. But for t
 written, `..` folded and symlinks kept, since that is how uv climbs from folder to folder.
 """
 
+import time
+
 from uv_mutex import system, target, toml
 
 TYPE_CHECKING = False
@@ -17,6 +19,8 @@ _TRUE = ("1", "true", "t", "yes", "y", "on")
 _SCRIPT_DECIDES = "0.12.0"
 #: From this version on, a star in the patterns of a workspace's members stops at "/"; in those excluded it never does.
 _STAR_STOPS = "0.12.9"
+#: uv empties pyproject.toml before it writes it anew, as `uv add` does.
+_LOOKS, _PAUSE_SECONDS = 5, 0.01
 
 
 class Project:
@@ -202,12 +206,19 @@ def tables(text: str, path: str) -> dict[str, toml.Value]:
 
 
 def read_text(path: str) -> str:
-    """A file's text, empty if it can't be read: uv will say why."""
+    """The text of a pyproject.toml, empty if it can't be read: uv will say why."""
+    text = ""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_PAUSE_SECONDS)
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+            if text:
+                break
     except OSError:
-        return ""
+        pass
+    return text
 
 
 def workspace_globs(root: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -333,3 +334,12 @@ def test_a_member_costs_no_import(tmp_path: Path) -> None:
         [sys.executable, "-IS", "-c", program], cwd=member, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(root)]
+
+
+def test_a_file_that_uv_is_writing_is_read_when_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.touch()
+    writer = threading.Timer(0.015, path.write_text, args=("[project]\n",))
+    writer.start()
+    assert project.read_text(str(path)) == "[project]\n"
+    writer.join()
