@@ -190,6 +190,17 @@ class Note:
         return self._keys(), lines, "".join(map(self._shorten, _contents(lines, environ)))
 
 
+def forget(environment: str) -> None:
+    """Remove the notes of an environment that something else than uv is about to change. Never fails."""
+    folder = f"{environment}/{_FOLDER}"
+    try:
+        for name in system.listdir(folder):
+            if len(name) == 8:  # not a lock's, of an environment below this one
+                system.unlink(f"{folder}/{name}")
+    except OSError:
+        pass
+
+
 def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
     """One line: a kind, what there is to say, and a path or a variable's name.
 

@@ -54,7 +54,7 @@ class Lock:
         """
         if self.place.is_folder or self.shared:
             return
-        holder = holders.Holder(system.getpid(), system.uname().nodename, time.time(), command)
+        holder = holders.this_process(command, time.time())
         data = holder.encode()
         try:
             self.after_death = bool(system.pread(self._fd, holders.RECORD_BYTES, 0).strip())
@@ -101,17 +101,19 @@ class Lock:
 class Patience:
     """How long a call waits, over all its locks. ``waited``: seconds so far."""
 
-    __slots__ = ("backend", "limit", "quiet", "waited")
+    __slots__ = ("backend", "command", "limit", "quiet", "waited")
 
-    def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None) -> None:
+    def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None, command: str = "") -> None:
         """
         :param limit: seconds; None for ever.
         :param quiet: say nothing while waiting.
         :param backend: the only kind of lock to take; None for whichever the file system has.
+        :param command: what the lock is wanted for.
         """
         self.limit = limit
         self.quiet = quiet
         self.backend = backend
+        self.command = command
         self.waited = 0.0
 
     def waiting(self, place: Place) -> "Wait":
@@ -121,9 +123,12 @@ class Patience:
         return Wait(place, self)
 
 
-def patience(environ: "Mapping[str, str]", *, quiet: bool) -> Patience:
+def patience(environ: "Mapping[str, str]", *, quiet: bool, command: str = "") -> Patience:
     """The patience that UV_MUTEX_TIMEOUT and UV_MUTEX_BACKEND ask for.
 
+    :param environ: the environment.
+    :param quiet: say nothing while waiting.
+    :param command: what the lock is wanted for.
     :raises MutexError: if the one is no number of seconds, or the other no kind of lock.
     """
     backend = environ.get("UV_MUTEX_BACKEND") or None
@@ -131,14 +136,14 @@ def patience(environ: "Mapping[str, str]", *, quiet: bool) -> Patience:
         raise MutexError(f"UV_MUTEX_BACKEND={backend} is neither flock nor lease; set one of them, or unset it")
     text = environ.get("UV_MUTEX_TIMEOUT")
     if not text:
-        return Patience(None, quiet=quiet, backend=backend)
+        return Patience(None, quiet=quiet, backend=backend, command=command)
     try:
         limit = float(text)
     except ValueError:
         limit = -1.0
     if not 0 <= limit < _LONGEST_TIMEOUT:
         raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
-    return Patience(limit, quiet=quiet, backend=backend)
+    return Patience(limit, quiet=quiet, backend=backend, command=command)
 
 
 def held_above(place: Place, environ: "Mapping[str, str]") -> bool:

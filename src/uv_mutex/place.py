@@ -33,11 +33,12 @@ class Place:
         self.is_folder = is_folder
 
 
-def needed(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
+def needed(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -> list[Place]:
     """The locks that a call on this project needs, in the order to take them; none if it can't write anything.
 
     :param project: the project.
     :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.
+    :param to_look: make nothing, and leave nothing out: whoever can't write a project can see who does.
     """
     root, environment = project.root, project.environment
     if system.islink(environment):
@@ -45,28 +46,30 @@ def needed(project: "Project", *, keeps_lockfile: bool) -> list[Place]:
     inside = environment == f"{root}/.venv"
     needed = []
     if inside or not keeps_lockfile:
-        if _writable(root, f"{root}/pyproject.toml", f"{root}/uv.lock"):
+        if to_look or _writable(root, f"{root}/pyproject.toml", f"{root}/uv.lock"):
             needed.append(Place(f"{root}/{FOLDER}/lock", root))
         elif inside:
             needed.extend(_environment_place(environment))
     if not inside:
-        needed.extend(_environment_place(environment))
+        needed.extend(_environment_place(environment, to_look=to_look))
     return needed
 
 
-def _environment_place(environment: str) -> "Iterable[Place]":
+def _environment_place(environment: str, *, to_look: bool = False) -> "Iterable[Place]":
     above, name = system.split(environment)
     try:
-        system.makedirs(above)  # uv would, but then the lock would move there while it is held
+        if not to_look:
+            system.makedirs(above)  # uv would, but then the lock would move there while it is held
     except OSError:
         pass
-    while not system.isdir(above):  # uv makes the folders above an environment as well
+    while not to_look and not system.isdir(above):  # uv makes the folders above an environment as well
         above, missing = system.split(above)
         name = f"{missing}-{name}"
-    if _writable(above):
-        # For a project's own .venv this is the project lock, whichever project asks.
-        yield Place(f"{above}/{FOLDER}/{'lock' if name == '.venv' else name + '.lock'}", above)
-    elif _writable(environment):
+    # For a project's own .venv this is the project lock, whichever project asks.
+    file = f"{above}/{FOLDER}/{'lock' if name == '.venv' else name + '.lock'}"
+    if _writable(above) or (to_look and (system.exists(file) or not system.isdir(environment))):
+        yield Place(file, above)
+    elif to_look or _writable(environment):
         # Its folder can't be replaced by one who can't write above it, so it can serve as the lock file.
         yield Place(environment, above, is_folder=True)
 

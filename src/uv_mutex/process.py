@@ -35,6 +35,7 @@ _PR_SET_PDEATHSIG = 1
 #: A failed exec is told apart from uv's own statuses by its errno on a pipe.
 _ERRNO_BYTES = 4
 _GUARD_SECONDS = 0.25
+_NAME_ANOTHER = "check that file, or name another in UV_MUTEX_UV"
 
 
 class Ended:
@@ -104,7 +105,13 @@ def run_uv(
     return run_child(start, uv, lost)
 
 
-def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | None] | None" = None) -> Ended:
+def run_child(
+    start: "Callable[[], None]",
+    name: str,
+    lost: "Callable[[], str | None] | None" = None,
+    *,
+    remedy: str = _NAME_ANOTHER,
+) -> Ended:
     """Fork, call ``start`` (which must exec), and wait for the child to end.
 
     Signals that reach the shim alone are passed on; those that a terminal sends to the whole process group are not,
@@ -116,6 +123,7 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
     :param name: what is started, for the error message.
     :param lost: asked every quarter of a second; once it gives a reason the child is killed, since two writers are
         worse than none.
+    :param remedy: what to do if it can't be started.
     :raises MutexError: if ``start`` could not exec, or for what ``lost`` said.
     """
     pdeathsig = _load_pdeathsig()
@@ -159,9 +167,9 @@ def run_child(start: "Callable[[], None]", name: str, lost: "Callable[[], str | 
         signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
-        raise _cannot_exec(name, OSError(number, system.strerror(number)))
+        raise _cannot_exec(name, OSError(number, system.strerror(number)), remedy)
     if guard.reason:
-        raise MutexError(f"{guard.reason}; uv was stopped, run it again")
+        raise MutexError(f"{guard.reason}; {name.rpartition('/')[2]} was stopped, run it again")
     return ended
 
 
@@ -316,7 +324,5 @@ def _no_core_dump() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-def _cannot_exec(name: str, error: OSError) -> MutexError:
-    return MutexError(
-        f"cannot start {name}: {error.strerror}; check that file, or name another in UV_MUTEX_UV", CANNOT_EXEC
-    )
+def _cannot_exec(name: str, error: OSError, remedy: str = _NAME_ANOTHER) -> MutexError:
+    return MutexError(f"cannot start {name}: {error.strerror}; {remedy}", CANNOT_EXEC)

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from uv_mutex.commandline import Call
-    from uv_mutex.lock import Lock
     from uv_mutex.place import Place
     from uv_mutex.process import Ended
     from uv_mutex.project import Project
@@ -75,20 +74,14 @@ class _Guarded:
     """A call that needs locks."""
 
     def __init__(self, uv: str, call: "Call", project: "Project", places: "list[Place]") -> None:
-        from uv_mutex import freshness, lock
+        from uv_mutex import freshness, hold
 
         self._uv = uv
         self._call = call
         self._project = project
-        self._places = places
-        self._patience = lock.patience(system.variables, quiet=call.quiet)
+        command = f"uv {call.subcommand}"
+        self._hold = hold.Hold(project, places, command=command, words=["uv", *call.words], quiet=call.quiet)
         self._note = freshness.Note(project, call, system.variables, uv)
-        self._locks: list[Lock] = []
-        self._log = None
-        if system.variables.get("UV_MUTEX_LOG"):
-            from uv_mutex import log
-
-            self._log = log.Entry(system.variables["UV_MUTEX_LOG"], call.words, project.root)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
@@ -97,24 +90,24 @@ class _Guarded:
                 self._run()
             elif self._call.subcommand == "sync":
                 self._sync()
-            self._take(shared=False)
+            self._hold.take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
-            self._release(unfinished=True)
-            self._write_log(prepared=False, status=error.status)
+            self._hold.release(unfinished=True)
+            self._hold.write(prepared=False, status=error.status)
             raise
 
     def _run(self) -> "NoReturn":
         """Prepare unless fresh; then, without the lock, let the user's command run."""
         prepared = False
-        self._take(shared=True)
+        self._hold.take(shared=True)
         if not self._note.fresh():
-            self._retake(shared=False)
+            self._hold.retake(shared=False)
             if not self._note.fresh():
                 self._prepare()
                 prepared = True
-        self._release()
-        self._write_log(prepared=prepared, status=None)
+        self._hold.release()
+        self._hold.write(prepared=prepared, status=None)
         process.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
 
     def _prepare(self) -> None:
@@ -128,14 +121,14 @@ class _Guarded:
 
     def _sync(self) -> "NoReturn":
         """A fresh environment is checked side by side with others, anything else alone."""
-        self._take(shared=True)
+        self._hold.take(shared=True)
         while True:
             if self._note.fresh():
                 self._end_like(self._run_child(self._call.words))
-            self._retake(shared=False)
+            self._hold.retake(shared=False)
             if not self._note.fresh():
                 self._end_like(self._work_under_lock(), prepared=True)
-            self._retake(shared=True)
+            self._hold.retake(shared=True)
 
     def _work_under_lock(self) -> "Ended":
         self._note.before_preparation()
@@ -156,48 +149,10 @@ class _Guarded:
                 self._note.write()
 
     def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
-        from uv_mutex import lock
-
-        outer = system.variables.get(lock.HELD)
-        marks = [taken.mark for taken in self._locks]
-        return process.run_uv(
-            self._uv,
-            words,
-            extra_env={lock.HELD: " ".join([outer, *marks] if outer else marks)},
-            empty_stdin=empty_stdin,
-            lost=lock.watch(self._locks),
-        )
+        marks, lost = self._hold.marks(), self._hold.watch()
+        return process.run_uv(self._uv, words, extra_env=marks, empty_stdin=empty_stdin, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
-        self._release(unfinished=bool(ended.signal))
-        self._write_log(prepared=prepared, status=ended.shell_status)
+        self._hold.release(unfinished=bool(ended.signal))
+        self._hold.write(prepared=prepared, status=ended.shell_status)
         process.end_like(ended)
-
-    def _take(self, *, shared: bool) -> None:
-        from uv_mutex import lock, remote
-
-        for place in self._places:
-            taken = lock.take(place, self._patience, shared=shared)
-            self._locks.append(taken)
-            taken.record(f"uv {self._call.subcommand}")
-        remote.see_other_hosts_writes(self._project.root)
-        if any(taken.after_death for taken in self._locks):
-            from uv_mutex import repair
-
-            repair.repair(self._project.environment)
-        if self._log:
-            self._log.taken()
-
-    def _retake(self, *, shared: bool) -> None:
-        self._release()
-        self._take(shared=shared)
-
-    def _release(self, *, unfinished: bool = False) -> None:
-        while self._locks:
-            self._locks.pop().release(unfinished=unfinished)
-        if self._log:
-            self._log.released()
-
-    def _write_log(self, *, prepared: bool, status: int | None) -> None:
-        if self._log:
-            self._log.write(waited=self._patience.waited, prepared=prepared, status=status)

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from uv_mutex import lock, mounts
+from uv_mutex import lock, mounts, terminal, waiters
 from uv_mutex.errors import TIMED_OUT, MutexError, say
 from uv_mutex.holder import read_holder
 
@@ -28,7 +28,10 @@ else:
 _SILENT_SECONDS = 2.0
 _REPEAT_SECONDS = 30.0
 _LIVE_SECONDS = 1.0
+#: A longer wait shows in `uv-mutex status`: it leaves a file, and renews it as long as it lasts.
+_SHOW_SECONDS, _RENEW_SECONDS = 0.5, 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
+_LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
 _WAKE = signals.SIGURG
 
@@ -47,7 +50,8 @@ def describe_holder(place: "Place", waited: float) -> str:
     if holder is None:
         return f"other uv calls ({waited:.0f} s)"
     seconds = max(waited, time.time() - holder.since) if holder.host == os.uname().nodename else waited
-    return f"{holder.command} (pid {holder.pid} on {holder.host}, {seconds:.0f} s)"
+    who = f"{holder.command} (pid {holder.pid} on {holder.host}"
+    return f"{terminal.printable(who)}, {seconds:.0f} s)"
 
 
 class Wait:
@@ -125,33 +129,38 @@ class Wait:
             self._check()
 
     def _run(self) -> None:
-        next_line, shown = self.began + _SILENT_SECONDS, False
+        never = self.began + _LONGEST_WAIT
+        deadline = never if self._limit is None else self.began + self._limit
+        next_line = never if self._quiet else self.began + _SILENT_SECONDS
+        next_sign = self.began + _SHOW_SECONDS
+        sign, shown = waiters.Sign(self._place, self._patience.command), False
         try:
             while True:
-                deadline = self.began + self._limit if self._limit is not None else next_line
-                until = deadline if self._quiet else min(next_line, deadline)
-                if self._quiet and self._limit is None:
-                    until = time.monotonic() + _REPEAT_SECONDS
+                until = min(deadline, next_line, next_sign)
                 if self._running.acquire(timeout=max(0.0, until - time.monotonic())):
                     return
                 now = time.monotonic()
-                if self._limit is not None and now >= deadline:
+                if now >= deadline:
                     # Repeated, since the main thread may not have reached its blocking call yet.
                     signals.pthread_kill(self._main, _WAKE)
                     if self._running.acquire(timeout=0.05):
                         return
-                elif not self._quiet and now >= next_line:
+                if now >= next_line:
                     shown = self._say(now)
                     next_line = now + (_LIVE_SECONDS if self._live else _REPEAT_SECONDS)
+                if now >= next_sign:
+                    sign.show()
+                    next_sign = now + _RENEW_SECONDS
         finally:
             if shown and self._live:
                 _write("\r\x1b[K")
+            sign.remove()
             self._gone.release()
 
     def _say(self, now: float) -> bool:
         text = f"waiting for {describe_holder(self._place, now - self.began)}"
         if self._live:
-            _write(f"\r\x1b[Kuv-mutex: {text}")
+            _write(f"\r\x1b[K{terminal.fit(f'uv-mutex: {text}', sys.stderr.fileno())}")
         else:
             say(text)
         return True

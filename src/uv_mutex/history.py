@@ -1,0 +1,79 @@
+"""The last guarded calls of a project: a line for each in `.uv-mutex/calls.HOST`, for `uv-mutex status`.
+
+A file for each host, since no network file system appends two hosts' lines one after the other. UV_MUTEX_LOG is the
+log to keep; this one forgets.
+"""
+
+from uv_mutex import place as places
+from uv_mutex import system
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from uv_mutex.place import Place
+
+PREFIX = "calls."
+#: A file longer than this loses its older half.
+_MOST_BYTES = 65536
+
+
+def append(
+    place: "Place", command: str, began: float, *, waited: float, held: float, prepared: bool, status: int | None
+) -> None:
+    """Add a call. Never fails: a full or read-only disk costs the line, not the call.
+
+    :param place: its lock; where that is an environment's folder, nothing is written.
+    :param command: what the lock was held for.
+    :param began: when the call began.
+    """
+    if place.is_folder:
+        return
+    folder, name = system.split(place.path)
+    path = f"{folder}/{PREFIX}{system.uname().nodename}"
+    line = (
+        f"{began:.3f}\t{waited:.3f}\t{held:.3f}\t{prepared:d}\t{'-' if status is None else status}\t{system.getpid()}"
+        f"\t{field(name)}\t{field(command)}\n"
+    )
+    try:
+        try:
+            fd = _open(path)
+        except FileNotFoundError:
+            places.write_new(path, places.file_mode(place), b"")
+            fd = _open(path)
+        try:
+            system.write(fd, line.encode("utf-8", "surrogateescape"))
+            long = system.fstat(fd).st_size > _MOST_BYTES
+        finally:
+            system.close(fd)
+        if long:
+            _halve(path, places.file_mode(place))
+    except OSError:
+        pass
+
+
+def _open(path: str) -> int:
+    return system.open(path, system.O_WRONLY | system.O_APPEND | system.O_NOFOLLOW | system.O_NONBLOCK)
+
+
+def field(text: str) -> str:
+    """A text as it stands between two tabs."""
+    return text.replace("\t", " ").replace("\n", " ")
+
+
+def _halve(path: str, mode: int) -> None:
+    """Keep the newer half. A line that another adds in this very moment may be lost."""
+    kept = read(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
+    temporary = f"{path}.{system.getpid()}"
+    places.write_new(temporary, mode, kept)
+    system.rename(temporary, path)
+
+
+def read(path: str) -> bytes:
+    """A host's history.
+
+    :raises OSError: if it can't be read.
+    """
+    fd = system.open(path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+    try:
+        return system.read(fd, 2 * _MOST_BYTES)
+    finally:
+        system.close(fd)

@@ -1,0 +1,112 @@
+"""All the locks of one call: taken, released, and written down."""
+
+import time
+
+from uv_mutex import history, lock, remote, system
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uv_mutex.lock import Lock
+    from uv_mutex.place import Place
+    from uv_mutex.project import Project
+
+
+class Hold:
+    """The locks that a call needs, and what it says of itself when it is done.
+
+    It is said twice: in the project, for `uv-mutex status`, and in UV_MUTEX_LOG, if that is set.
+    """
+
+    __slots__ = ("_began", "_command", "_held", "_locks", "_patience", "_places", "_project", "_taken", "_words")
+
+    def __init__(
+        self, project: "Project", places: "list[Place]", *, command: str, words: list[str], quiet: bool
+    ) -> None:
+        """
+        :param project: the project that the call works on.
+        :param places: the locks, in the order to take them.
+        :param command: what they are held for, in a word or two; others can read it.
+        :param words: the whole command line, for UV_MUTEX_LOG.
+        :param quiet: say nothing while waiting.
+        :raises MutexError: if a variable is set to what it can't be.
+        """
+        self._project = project
+        self._places = places
+        self._command = command
+        self._words: list[str] | None = words
+        self._patience = lock.patience(system.variables, quiet=quiet, command=command)
+        self._locks: list[Lock] = []
+        self._began = time.time()
+        self._taken = self._held = 0.0
+
+    def take(self, *, shared: bool) -> None:
+        """Take the locks, and mend what a holder that died left half done.
+
+        :raises MutexError: if they can't be had.
+        """
+        for place in self._places:
+            taken = lock.take(place, self._patience, shared=shared)
+            self._locks.append(taken)
+            taken.record(self._command)
+        remote.see_other_hosts_writes(self._project.root)
+        if any(taken.after_death for taken in self._locks):
+            from uv_mutex import repair
+
+            repair.repair(self._project.environment)
+        self._taken = time.monotonic()
+
+    def retake(self, *, shared: bool) -> None:
+        """Let others in between."""
+        self.release()
+        self.take(shared=shared)
+
+    def release(self, *, unfinished: bool = False) -> None:
+        """Let others in.
+
+        :param unfinished: what this call worked on may be half done.
+        """
+        while self._locks:
+            self._locks.pop().release(unfinished=unfinished)
+        if self._taken:
+            self._held += time.monotonic() - self._taken
+            self._taken = 0.0
+
+    def marks(self) -> dict[str, str]:
+        """The variable by which a call below this one knows that it need not wait."""
+        outer = system.variables.get(lock.HELD)
+        marks = [taken.mark for taken in self._locks]
+        return {lock.HELD: " ".join([outer, *marks] if outer else marks)} if marks else {}
+
+    def watch(self) -> "Callable[[], str | None] | None":
+        """See :func:`uv_mutex.lock.watch`."""
+        return lock.watch(self._locks)
+
+    def write(self, *, prepared: bool, status: int | None) -> None:
+        """Write down what became of the call, once; call it when the locks are free again.
+
+        :param prepared: whether this call brought the environment up to date under the lock.
+        :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
+        """
+        words, self._words = self._words, None
+        if words is None or not self._places:  # the exec that was written down failed; or an outer call says it all
+            return
+        waited = self._patience.waited
+        if waited or self._held:  # where nothing can be locked, nothing is to be changed either
+            spent = {"waited": waited, "held": self._held}
+            history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
+        path = system.variables.get("UV_MUTEX_LOG")
+        if path:
+            from uv_mutex import log
+
+            log.append(
+                path,
+                time=round(self._began, 6),
+                command=" ".join(words),
+                project=self._project.root,
+                waited=round(waited, 6),
+                held=round(self._held, 6),
+                prepared=prepared,
+                exit=status,
+            )

@@ -1,0 +1,129 @@
+"""Who waits leaves a file as long as it lives, and says nothing once it is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.terminal import wait_until
+
+from uv_mutex import lock, waiters, waiting
+from uv_mutex.holder import Holder, decode
+from uv_mutex.lock import Patience
+from uv_mutex.place import Place
+
+HOST = os.uname().nodename
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A lock that was taken before."""
+    place = Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
+    lock.take(place, Patience(1, quiet=True)).release()
+    return place
+
+
+def write(place: Place, host: str, pid: int, *, age: float = 0, name: str = "lock") -> Path:
+    """The file of another waiter."""
+    path = Path(place.path).with_name(f"waiting.{host}.{pid}")
+    path.write_bytes(Holder(pid, host, 5.0, "uv sync", 0).encode() + f"{name}\n".encode())
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def gone() -> int:
+    """The id of a process that is over."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_RENEW_SECONDS", 0.2)
+    held = lock.take(place, Patience(1, quiet=True))
+    sign = Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}")
+    seen: list[object] = []
+
+    def look() -> None:
+        time.sleep(0.25)
+        seen.append(sign.exists())
+        wait_until(sign.exists)
+        sign.unlink()  # as `git clean -fdx` does
+        wait_until(sign.exists)
+        seen.extend(waiters.read(place))
+        held.release()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    lock.take(place, Patience(30, quiet=True, command="uv run")).release()
+    looking.join()
+    early, waiter = seen
+    assert not early
+    assert isinstance(waiter, Holder)
+    assert (waiter.command, waiter.pid, waiter.host, waiter.uid) == ("uv run", os.getpid(), HOST, os.getuid())
+    assert time.time() - 10 < waiter.since < time.time()
+    assert not sign.exists()
+
+
+def test_a_wait_goes_on_without_its_file(place: Place) -> None:
+    held = lock.take(place, Patience(1, quiet=True))
+    Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}").mkdir()
+    threading.Timer(1, held.release).start()
+    lock.take(place, Patience(30, quiet=True)).release()
+
+
+def test_who_is_gone_says_nothing(place: Place) -> None:
+    here = write(place, HOST, os.getpid())
+    there = write(place, "node-3", 1, age=20)
+    other = write(place, HOST, 1, name="env.lock")
+    dead = write(place, HOST, gone())
+    silent = write(place, "node-3", 2, age=40)
+    broken = Path(place.path).with_name("waiting.node-3.3")
+    broken.write_bytes(b"\xff")
+    os.utime(broken, (5, 5))
+    assert {(waiter.host, waiter.pid) for waiter in waiters.read(place)} == {(HOST, os.getpid()), ("node-3", 1)}
+    assert set(waiters.orphans(place)) == {str(dead), str(silent), str(broken)}
+    assert all(path.exists() for path in (here, there, other, dead, silent)), "looking took something away"
+
+
+def test_the_next_waiter_clears_up(place: Place) -> None:
+    dead, alive, silent = write(place, HOST, gone()), write(place, HOST, 1), write(place, "node-3", 2, age=40)
+    sign = waiters.Sign(place, "uv sync")
+    sign.show()
+    assert [path.exists() for path in (dead, alive, silent)] == [False, True, True]
+    sign.remove()
+
+
+def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
+    sign = waiters.Sign(Place(str(tmp_path), str(tmp_path), is_folder=True), "uv sync")
+    sign.show()
+    sign.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (b"4121 5.5 node-3 uv sync\n", (4121, "node-3", 5.5, "uv sync", None)),  # before users were written down
+        (b"4121 5.5 node-3 uv sync\t1000\n", (4121, "node-3", 5.5, "uv sync", 1000)),
+        (Holder(1, "h", 2.0, "uv\tadd\n", 7).encode(), (1, "h", 2.0, "uv add ", 7)),
+        (Holder(1, "h", 2.0, "x" * 9999, 7).encode(), (1, "h", 2.0, "x" * 4085, 7)),
+    ],
+)
+def test_record(record: bytes, expected: tuple[object, ...]) -> None:
+    assert len(record) <= 4096
+    holder = decode(record)
+    assert holder
+    assert (holder.pid, holder.host, holder.since, holder.command, holder.uid) == expected
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"x", b"1 nan h c", b"1 inf h c", b"1 -1 h c", b"1 2 h", b"a 2 h c", b"1 2 h c\tx", b"\xff" * 99]
+)
+def test_no_record(record: bytes) -> None:
+    assert decode(record) is None
