@@ -1,4 +1,4 @@
-"""The `uv-mutex` command."""
+"""The `uv-mutex` command: a table of what it can do. What each does is in a module of its own."""
 
 import argparse
 import os
@@ -19,34 +19,96 @@ def main(words: Sequence[str] | None = None) -> int:
     if sys.platform == "win32":
         say("Windows is not supported: it has no flock, and no exec that keeps the process")
         return 2
-    arguments = _parser().parse_args(words)
+    words = sys.argv[1:] if words is None else list(words)
+    # What follows two dashes is not ours to read, and Python's versions read it differently.
+    dashes = words.index("--") if words[:1] == ["exec"] and "--" in words else len(words)
+    arguments = parser().parse_args(words[:dashes])
+    arguments.after_dashes = words[dashes + 1 :]
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except MutexError as error:
         say(str(error))
         return error.status
+    except BrokenPipeError:  # `uv-mutex status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Everything that can be asked for, and the reference of it: `--help` prints it, completion is made from it."""
     from uv_mutex.install import DEFAULT_PREFIX
 
     parser = argparse.ArgumentParser(
         prog="uv-mutex", description="Run uv in parallel: a shim named uv lets one call at a time sync a project."
     )
     parser.add_argument("--version", action="version", version=f"uv-mutex {VERSION}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    install = commands.add_parser("install", help="install or upgrade the shim")
-    install.set_defaults(run=_install)
-    uninstall = commands.add_parser("uninstall", help="remove what install made")
-    uninstall.set_defaults(run=_uninstall)
-    demo = commands.add_parser("demo", help="run a herd of uv calls with and without the shim, side by side")
-    demo.set_defaults(run=_demo)
-    for command in (install, uninstall):
-        command.add_argument(
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
+
+    def command(name: str, run: object, summary: str, more: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.{more}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    install = command("install", _install, "install or upgrade the shim", _INSTALL)
+    uninstall = command("uninstall", _uninstall, "remove what install made")
+    for each in (install, uninstall):
+        each.add_argument(
             "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
         )
+    status = command(
+        "status", _status, "say who holds a project's lock, who waits, and what the last calls did", _STATUS
+    )
+    status.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.add_argument("--watch", action="store_true", help="draw it anew each second, until Ctrl-C")
+    execute = command("exec", _exec, "run any command under a project's lock", _EXEC)
+    execute.add_argument("--project", metavar="DIR", help=_PROJECT_HELP)
+    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
+    command("demo", _demo, "run a herd of uv calls with and without the shim, side by side")
     return parser
+
+
+_PROJECT_HELP = "a folder of the project; default: the project that uv would take here"
+_INSTALL = """
+
+Prints the line for your shell's profile that puts the shim before the real uv on
+PATH. Once more, it upgrades in place, also while calls are in flight."""
+_STATUS = """
+
+Looks without disturbing anybody, at the lock of an environment outside the project
+too. Other hosts that share the project's folder show up with their names. Calls are
+those of the last days that took the lock; `exit` is "-" where uv went on without
+the lock, as `uv run` does.
+
+--json prints one object:
+  project, environment   paths
+  locks                  for each lock: path, backend (flock, lease, or null if it was
+                         never locked), state (free, held, unknown), reason (why it
+                         can't be known, else null), holder (null, or host, pid, user,
+                         command, since), waiting (a list of the same)
+  calls                  the last 10, the newest last: time, host, pid, command,
+                         waited, held (seconds), prepared, exit (null: uv went on)
+Times are seconds since 1970 by the clock of the host that wrote them. A later version
+may add names, and will not change these."""
+_EXEC = """
+
+For what changes a project and is not guarded by itself:
+
+    uv-mutex exec -- uv pip install --python .venv somepackage
+    uv-mutex exec --project ~/work/app -- git pull
+
+Waits for its turn like a guarded call (UV_MUTEX_TIMEOUT and UV_MUTEX_LOG hold), and
+takes the lock of an environment outside the project as well. Signals reach the command
+as they would without uv-mutex, and the exit status is the command's; 127 if there is no
+such command, 126 if it can't be started, 75 if the time to wait was over. uv calls that
+the command makes on the same project go through without waiting."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
@@ -56,7 +118,6 @@ def _install(arguments: argparse.Namespace) -> int:
     print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
     # Quoted, since fish would take $PATH apart; as bytes, since a path need not be UTF-8.
     sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
-    sys.stdout.flush()
     return 0
 
 
@@ -65,6 +126,19 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
     uninstall(arguments.prefix)
     return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from uv_mutex.status import status
+
+    status(arguments.project, as_json=arguments.json, watch=arguments.watch)
+    return 0
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    from uv_mutex.execute import execute
+
+    execute([*arguments.command, *arguments.after_dashes], arguments.project)
 
 
 def _demo(_arguments: argparse.Namespace) -> int:

@@ -1,0 +1,54 @@
+"""`uv-mutex exec`: any command under the locks of a project, with the rules of uv's own calls."""
+
+import os
+import shutil
+import signal as signals
+from collections.abc import Sequence
+from typing import NoReturn
+
+from uv_mutex import freshness, lock, lookup, messages, place, process, system
+from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
+from uv_mutex.hold import Hold
+
+#: As a shell answers for a command that it can't find.
+_NOT_FOUND = NO_UV
+
+
+def execute(command: Sequence[str], project: str | None) -> NoReturn:
+    """Run a command while no guarded call works on the project, and end as the command does.
+
+    :param command: the command and its arguments.
+    :param project: a folder of the project; None for the one that uv would take here.
+    :raises MutexError: if there is no such project or command, or if the locks can't be had.
+    """
+    if signals.getsignal(signals.SIGINT) is not signals.SIG_IGN:
+        signals.signal(signals.SIGINT, signals.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
+    if not command:
+        raise MutexError(messages.no_command())
+    path = shutil.which(command[0])
+    if path is None and "/" not in command[0]:
+        raise MutexError(messages.not_found(command[0]), _NOT_FOUND)
+    path = path or command[0]
+    found = lookup.project_at(project)
+    places = place.needed(found, keeps_lockfile=False)
+    # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
+    places = [each for each in places if not lock.held_above(each, system.variables)]
+    name = f"uv-mutex exec {os.path.basename(command[0])}"
+    hold = Hold(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
+
+    def start() -> None:
+        for variable, value in hold.marks().items():
+            system.putenv(variable, value)
+        os.execv(path, [*command])
+
+    try:
+        hold.take(shared=False)
+        freshness.forget(found.environment)
+        ended = process.run_child(start, path, hold.watch(), remedy=messages.CHECK_FILE)
+    except MutexError as error:
+        hold.release(unfinished=error.status != CANNOT_EXEC)
+        hold.write(prepared=False, status=error.status)
+        raise
+    hold.release(unfinished=bool(ended.signal))
+    hold.write(prepared=False, status=ended.shell_status)
+    process.end_like(ended)

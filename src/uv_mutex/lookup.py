@@ -1,0 +1,31 @@
+"""The project that a command is about, found as uv finds it."""
+
+import os
+
+from uv_mutex import commandline, messages, project, realuv
+from uv_mutex.errors import MutexError, NoUvError
+from uv_mutex.project import Project
+
+
+def project_at(folder: str | None) -> Project:
+    """The project of a folder; None for the one that uv would take here.
+
+    :raises MutexError: if there is none.
+    """
+    try:
+        uv = realuv.find(os.environ)
+    except NoUvError:  # a few answers depend on its version; without one those of the oldest do
+        uv = ""
+    # As `uv sync` would: of all guarded calls it has the fewest ways to be led elsewhere.
+    words = ["sync", *([] if folder is None else ["--project", folder])]
+    call = commandline.parse(words, lambda _subcommand: "")
+    assert call is not None
+    settings = project.Settings(os.environ, lambda subcommand: realuv.help_text(uv, [subcommand]) if uv else "")
+    try:
+        found = project.find(call, settings, lambda wanted: bool(uv) and realuv.version_at_least(uv, wanted))
+        here = os.getcwd()
+    except OSError as error:
+        raise MutexError(messages.no_folder(error)) from None
+    if found is None:
+        raise MutexError(messages.no_project(here if folder is None else folder))
+    return found
