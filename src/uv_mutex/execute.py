@@ -43,6 +43,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
 
     try:
         hold.take(shared=False)
+        hold.outlast_leavers()
         freshness.forget(found.environment)
         ended = process.run_child(start, path, hold.watch(), remedy=messages.CHECK_FILE)
     except MutexError as error:

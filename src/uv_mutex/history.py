@@ -4,6 +4,8 @@ A file for each host, since no network file system appends two hosts' lines one 
 log to keep; this one forgets.
 """
 
+import time
+
 from uv_mutex import place as places
 from uv_mutex import system
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 PREFIX = "calls."
 #: A file longer than this loses its older half.
 _MOST_BYTES = 65536
+_TAIL_BYTES = 32768
 
 
 def append(
@@ -29,10 +32,9 @@ def append(
         return
     folder, name = system.split(place.path)
     path = f"{folder}/{PREFIX}{system.uname().nodename}"
-    line = (
-        f"{began:.3f}\t{waited:.3f}\t{held:.3f}\t{prepared:d}\t{'-' if status is None else status}\t{system.getpid()}"
-        f"\t{field(name)}\t{field(command)}\n"
-    )
+    seconds = f"{time.time():.3f}\t{began:.3f}\t{waited:.3f}\t{held:.3f}"
+    said = "-" if status is None else status
+    line = f"{seconds}\t{prepared:d}\t{said}\t{system.getpid()}\t{field(name)}\t{field(command)}\n"
     try:
         try:
             fd = _open(path)
@@ -48,6 +50,20 @@ def append(
             _halve(path, places.file_mode(place))
     except OSError:
         pass
+
+
+def tail(path: str) -> bytes:
+    """The newest lines of a host's history, a few hundred.
+
+    :raises OSError: if it can't be read.
+    """
+    fd = system.open(path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+    try:
+        start = max(0, system.fstat(fd).st_size - _TAIL_BYTES)
+        text = system.pread(fd, 2 * _TAIL_BYTES, start)
+    finally:
+        system.close(fd)
+    return text.partition(b"\n")[2] if start else text
 
 
 def _open(path: str) -> int:

@@ -57,6 +57,15 @@ class Hold:
             repair.repair(self._project.environment)
         self._taken = time.monotonic()
 
+    def outlast_leavers(self) -> None:
+        """Wait for the uv of each `uv run` that had the lock before; call it before anything is changed."""
+        from uv_mutex import leavers
+
+        began = time.monotonic()
+        for taken in self._locks:
+            leavers.outlast(taken.place, self._project.environment)
+        self._patience.waited += time.monotonic() - began
+
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""
         self.release()
@@ -84,7 +93,7 @@ class Hold:
         return lock.watch(self._locks)
 
     def write(self, *, prepared: bool, status: int | None) -> None:
-        """Write down what became of the call, once; call it when the locks are free again.
+        """Write down what became of the call, once.
 
         :param prepared: whether this call brought the environment up to date under the lock.
         :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
@@ -92,7 +101,9 @@ class Hold:
         words, self._words = self._words, None
         if words is None or not self._places:  # the exec that was written down failed; or an outer call says it all
             return
-        waited = self._patience.waited
+        waited, held = self._patience.waited, self._held
+        if self._taken:
+            held += time.monotonic() - self._taken
         if waited or self._held:  # where nothing can be locked, nothing is to be changed either
             spent = {"waited": waited, "held": self._held}
             history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
@@ -106,7 +117,7 @@ class Hold:
                 command=" ".join(words),
                 project=self._project.root,
                 waited=round(waited, 6),
-                held=round(self._held, 6),
+                held=round(held, 6),
                 prepared=prepared,
                 exit=status,
             )

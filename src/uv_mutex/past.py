@@ -18,7 +18,7 @@ class Past:
         """
         :raises ValueError: if that is no line of a history.
         """
-        began, waited, held, prepared, status, pid, self.lock, self.command = line.split("\t")
+        _, began, waited, held, prepared, status, pid, self.lock, self.command = line.split("\t")
         self.host = host
         self.began, self.waited, self.held = map(float, (began, waited, held))
         if not all(map(math.isfinite, (self.began, self.waited, self.held))):

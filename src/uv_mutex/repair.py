@@ -7,7 +7,11 @@ Without that folder uv installs it anew.
 import csv
 import os
 import shutil
+import time
 from collections.abc import Iterator
+
+#: A killed process is in its last call to a network's file system until that answers, although its lock is free.
+_LAST_CALL_SECONDS = 0.1
 
 
 def repair(environment: str) -> None:
@@ -15,6 +19,7 @@ def repair(environment: str) -> None:
 
     :param environment: the environment's folder, under the lock; nobody else is working on it.
     """
+    time.sleep(_LAST_CALL_SECONDS)
     wreck = not os.path.isfile(f"{environment}/pyvenv.cfg") or not os.path.exists(f"{environment}/bin/python")
     if wreck and os.path.basename(environment) == ".venv":  # by any other name it may be more than an environment
         shutil.rmtree(environment, ignore_errors=True)

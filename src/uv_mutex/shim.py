@@ -106,12 +106,14 @@ class _Guarded:
             if not self._note.fresh():
                 self._prepare()
                 prepared = True
-        self._hold.release()
+        # Before the lock is free: whoever takes it next must know that a uv is about to check.
         self._hold.write(prepared=prepared, status=None)
+        self._hold.release()
         process.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
 
     def _prepare(self) -> None:
         """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
+        self._hold.outlast_leavers()
         self._note.before_preparation()
         words = self._call.preparation(process.true_command(), self._project.told_by_script)
         ended = self._run_child(words, empty_stdin=True)
@@ -131,6 +133,7 @@ class _Guarded:
             self._hold.retake(shared=True)
 
     def _work_under_lock(self) -> "Ended":
+        self._hold.outlast_leavers()
         self._note.before_preparation()
         ended = self._run_child(self._call.words)
         if ended.ok and self._call.subcommand == "sync":

@@ -171,6 +171,32 @@ def test_control_mixed_edits(shelf: list[str], project_factory: Factory) -> None
     assert state.version != "0.1.5"
 
 
+def _edits_and_runs(shelf: list[str]) -> list[list[str]]:
+    calls = []
+    for name in shelf:
+        calls += [["uv", "add", name], _RUN_TRUE, ["uv", "version", "--bump", "patch"], _RUN_TRUE]
+    return calls
+
+
+def test_runs_beside_edits(shelf: list[str], project_factory: Factory) -> None:
+    """An edit doesn't begin before the uv of a run, which has given the lock back, is through with its check."""
+    project = project_factory(backend_source=slow_backend(0.05))
+    env = project.env("0.7.8")
+    for _ in range(2):
+        outcomes = herd(_edits_and_runs(shelf), env=env, cwd=project.root)
+        assert not failures(outcomes), explain(outcomes)
+        state = _State.read(project, env)
+        assert state.declared == set(shelf)
+        assert state.lock_agrees
+        assert run(project, ["uv", "remove", *shelf], env).returncode == 0
+
+
+def test_control_runs_beside_edits(shelf: list[str], project_factory: Factory) -> None:
+    project = project_factory(backend_source=slow_backend(0.05))
+    outcomes = herd(_edits_and_runs(shelf), env=project.env("0.7.8", shimmed=False), cwd=project.root)
+    assert len(failures(outcomes)) > 5, explain(outcomes)
+
+
 # --- 4: a build that outlasts uv's own patience
 
 

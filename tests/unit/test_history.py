@@ -39,7 +39,7 @@ def test_what_is_written_is_read(place: Place, tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
     add(place, "uv run", 7.0, None)
     add(place, "uv\nadd\tx", 6.0, 130)
-    file(place, "node-3").write_text("6.500\t0.000\t0.100\t0\t1\t77\tlock\tuv add\n")
+    file(place, "node-3").write_text("6.700\t6.500\t0.000\t0.100\t0\t1\t77\tlock\tuv add\n")
     found = past.read(place)
     assert [(call.began, call.host, call.command, call.status) for call in found] == [
         (6.0, HOST, "uv add x", 130),
