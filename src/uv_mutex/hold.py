@@ -104,8 +104,8 @@ class Hold:
         waited, held = self._patience.waited, self._held
         if self._taken:
             held += time.monotonic() - self._taken
-        if waited or self._held:  # where nothing can be locked, nothing is to be changed either
-            spent = {"waited": waited, "held": self._held}
+        if waited or held:  # where nothing can be locked, nothing is to be changed either
+            spent = {"waited": waited, "held": held}
             history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
         path = system.variables.get("UV_MUTEX_LOG")
         if path:

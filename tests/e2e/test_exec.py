@@ -98,7 +98,7 @@ def test_two_pip_installs_and_what_the_next_run_makes_of_them(project: Project) 
     log = project.root.parent / "log"
     prepared = []
     for words in (["install", "beta"], ["uninstall", "alpha"]):
-        done = call(project, *EXEC, "uv", "pip", *words, UV_DEFAULT_INDEX=_index(project))
+        done = call(project, *EXEC, "uv", "pip", *words, "--python", ".venv", UV_DEFAULT_INDEX=_index(project))
         assert done.returncode == 0, done.stderr.decode()
         done = call(project, "uv", "run", "--exact", "python", "-c", "import alpha", UV_MUTEX_LOG=str(log))
         assert done.returncode == 0, done.stderr.decode()
