@@ -3,6 +3,7 @@
 import os
 
 from uv_mutex import project as projects
+from uv_mutex import remote
 from uv_mutex.freshness import MEMBERS, describe, subfolders
 
 TYPE_CHECKING = False
@@ -27,27 +28,33 @@ class BeyondNoteError(Exception):
 class _Lines:
     """The lines of a note, each once."""
 
-    def __init__(self, environ: "Mapping[str, str]") -> None:
+    def __init__(self, environ: "Mapping[str, str]", *, reopen: bool) -> None:
         self._environ = environ
+        self._reopen = reopen
         self._lines: dict[str, None] = {}
 
     def add(self, kind: str, *paths: str) -> None:
         for path in paths:
+            if self._reopen:
+                remote.reopen(path)
             self._lines[describe(kind, path, self._environ)] = None
 
     def list(self) -> list[str]:
         return list(self._lines)
 
 
-def inputs(project: "Project", config_file: str | None, environ: "Mapping[str, str]") -> list[str]:
+def inputs(
+    project: "Project", config_file: str | None, environ: "Mapping[str, str]", *, reopen: bool = False
+) -> list[str]:
     """One line on each thing outside the environment that decides what it holds.
 
     :param project: the project.
     :param config_file: the configuration file that the call names instead of the project's own.
     :param environ: the environment.
+    :param reopen: see :func:`uv_mutex.remote.reopen`.
     :raises BeyondNoteError: if that isn't all that decides.
     """
-    lines = _Lines(environ)
+    lines = _Lines(environ, reopen=reopen)
     for folder in _folders(project):
         lines.add("file", *(f"{folder}/{name}" for name in (_PYPROJECT, *_VERSION_FILES)))
     lines.add("file", *_project_settings(project.root))

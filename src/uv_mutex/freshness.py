@@ -8,7 +8,7 @@ same lines. It is written only after uv went through all of that and found nothi
 
 import binascii
 
-from uv_mutex import system
+from uv_mutex import remote, system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Note:
                 path = root + path[1:]
                 line = lines[at] = f"{kind} {said} {path}"  # noqa: PLW2901
             if reopen:
-                _reopen(path)
+                remote.reopen(path)
             if describe(kind, path, self._environ) == line:
                 continue
             if kind not in (PACKAGES, MEMBERS):
@@ -167,12 +167,16 @@ class Note:
         lines = [_unequal(line) if line.startswith(PACKAGES) and _coarse(line) else line for line in lines]
         if any("\n" in line for line in lines) or not any(line.startswith(PACKAGES) for line in lines):
             return True
-        from uv_mutex import mounts
-
-        head = _HEAD if mounts.is_local(self._project.environment) else _HEAD + _REOPEN
+        head = _HEAD + _REOPEN if self._is_remote() else _HEAD
         for key in keys:
             _replace(self._path(key), "\n".join((head, key, *map(self._shorten, lines))) + _CONTENTS + contents)
         return True
+
+    def _is_remote(self) -> bool:
+        """Whether another host may write here."""
+        from uv_mutex import mounts
+
+        return not (mounts.is_local(self._project.root) and mounts.is_local(self._project.environment))
 
     def _state(self) -> "_State | None":
         """Everything that decides, now; None if a note can't hold it, or if uv would do its work anew anyway."""
@@ -182,7 +186,7 @@ class Note:
             return None
         environ, environment = self._environ, self._project.environment
         try:
-            lines = decides.inputs(self._project, self._config_file, environ)
+            lines = decides.inputs(self._project, self._config_file, environ, reopen=self._is_remote())
         except decides.BeyondNoteError:
             return None
         lines.append(describe("file", f"{environment}/pyvenv.cfg", environ))
@@ -263,14 +267,6 @@ def _machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":
     for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
         yield f"{folder}/uv/uv.toml"
     yield "/etc/uv/uv.toml"
-
-
-def _reopen(path: str) -> None:
-    """Make a network file system ask its server: it is consistent from close to open, not from write to stat."""
-    try:
-        system.close(system.open(path, system.O_RDONLY | system.O_NONBLOCK))
-    except (OSError, ValueError):
-        pass
 
 
 def _changed_since(line: str, ago_ns: int) -> bool:

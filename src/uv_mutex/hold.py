@@ -50,7 +50,7 @@ class Hold:
             taken = lock.take(place, self._patience, shared=shared)
             self._locks.append(taken)
             taken.record(self._command)
-        remote.see_other_hosts_writes(self._project.root)
+        remote.see_other_hosts_writes(self._project)
         if any(taken.after_death for taken in self._locks):
             from uv_mutex import repair
 

@@ -5,16 +5,47 @@ import time
 from uv_mutex import system
 from uv_mutex.place import Place, file_mode, write_new
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from uv_mutex.project import Project
 
-def see_other_hosts_writes(root: str) -> None:
-    """Drop what this host remembers of the project's folder; call it once the lock is taken.
 
-    Network file systems are consistent from close to open: only opening shows what the last holder wrote.
+def see_other_hosts_writes(project: "Project") -> None:
+    """Drop what this host remembers of the project; call it once the lock is taken.
+
+    :param project: the project. What else decides is reopened when its note is made or checked.
     """
     try:
-        system.close(system.open(root, system.O_RDONLY | system.O_DIRECTORY))
+        fd = system.open(project.root, system.O_RDONLY | system.O_DIRECTORY)
+        try:
+            on_disk = bool(system.major(system.fstat(fd).st_dev))
+        finally:
+            system.close(fd)
     except OSError:
+        return
+    if not on_disk:
+        reopen(f"{project.root}/pyproject.toml")
+        reopen(f"{project.root}/uv.lock")
+        if project.member != project.root:
+            reopen(f"{project.member}/pyproject.toml")
+
+
+def reopen(path: str) -> None:
+    """Make a network file system ask its server about a file.
+
+    It is consistent from close to open, not from write to stat. GlusterFS is not even that: what this host has read
+    before, it reads again from memory, as long as the file has the same size. `uv version --bump` keeps it.
+    """
+    try:
+        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK)
+    except (OSError, ValueError):
+        return
+    try:
+        system.posix_fadvise(fd, 0, 0, system.POSIX_FADV_DONTNEED)
+    except (AttributeError, OSError):  # macOS; a folder
         pass
+    finally:
+        system.close(fd)
 
 
 def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 from support.gluster import Host, calls, preparations, project_on, remove_tree
 from support.herd import Outcome, explain, failures, herd
 from support.index import LocalIndex
-from support.wheels import make_wheel
+from support.wheels import make_wheel, slow_backend
+
+from uv_mutex import remote
 
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
+two_backends = pytest.mark.parametrize("backend", ["flock", "lease"], indirect=True)
 ROUNDS = {"flock": 10, "lease": 3}
 RUNS_EACH = 8
 ADDS_EACH = 10
+EDITS = 8
 
 
 @pytest.fixture
@@ -90,3 +95,26 @@ def test_every_add_is_kept(pair: list[Host], backend: str, index: LocalIndex, uv
 def test_adds_are_lost_without_the_shim(pair: list[Host], index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=False)
     assert kept < len(outcomes)
+
+
+@two_backends
+def test_runs_beside_edits(pair: list[Host], index: LocalIndex) -> None:
+    """An edit waits for the other host's uv, which checks once more when `uv run` has given the lock back."""
+    project = project_on(pair[0], "edited", index_url=index.url, backend_source=slow_backend(0.05))
+    commands = []
+    for number in range(EDITS):
+        make_wheel(index.folder, f"pkg-{number}")
+        host, other = pair[:: 1 if number % 2 else -1]
+        for words, where in ((["add", f"pkg-{number}"], host), (["version", "--bump", "patch"], other)):
+            commands += [
+                each.enter(["uv", *call], env=each.env("0.7.8"), cwd=each.path(project))
+                for each, call in ((where, words), (host, ["run", "true"]))
+            ]
+    outcomes = herd(commands, env={}, cwd=Path("/"))
+    assert not failures(outcomes), explain(outcomes)
+    path = pair[0].reach(f"{project}/pyproject.toml")
+    time.sleep(1.1)
+    remote.reopen(str(path))
+    text = path.read_text()
+    assert f'version = "0.1.{EDITS}"' in text
+    assert all(f'"pkg-{number}>=' in text for number in range(EDITS))

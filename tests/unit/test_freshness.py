@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex import commandline, freshness, mounts, system
+from uv_mutex import commandline, mounts, remote, system
 from uv_mutex.freshness import Note
 from uv_mutex.project import Project
 
@@ -276,7 +276,7 @@ def test_network_file_system_is_asked_again(world: World, monkeypatch: pytest.Mo
     monkeypatch.setattr(mounts, "is_local", lambda _: False)
     world.prepare()
     asked: list[str] = []
-    monkeypatch.setattr(freshness, "_reopen", asked.append)
+    monkeypatch.setattr(remote, "reopen", asked.append)
     assert world.fresh()
     assert {str(world.root / "uv.lock"), str(world.site), str(world.dep / "pyproject.toml")} <= {*asked}
 
