@@ -71,6 +71,14 @@ def parser() -> argparse.ArgumentParser:
     execute = command("exec", _exec, "run any command under a project's lock", _EXEC)
     execute.add_argument("--project", metavar="DIR", help=_PROJECT_HELP)
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
+    doctor = command("doctor", _doctor, "say whether a project is protected here, and what to do if it isn't", _DOCTOR)
+    doctor.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
+    doctor.add_argument(
+        "--peer", action="store_true", help="meet the doctor of another host, and try the lock out with it"
+    )
+    doctor.add_argument(
+        "--seconds", type=_seconds, default=60.0, metavar="N", help="how long to wait for that one; default: 60"
+    )
     command("demo", _demo, "run a herd of uv calls with and without the shim, side by side")
     return parser
 
@@ -97,6 +105,17 @@ the lock, as `uv run` does.
                          waited, held (seconds), prepared, exit (null: uv went on)
 Times are seconds since 1970 by the clock of the host that wrote them. A later version
 may add names, and will not change these."""
+_DOCTOR = """
+
+Looks at the shim and PATH, the real uv and what it guards by itself, the kind of lock
+and how far it reaches, the clock where leases are used, permissions, what killed calls
+left, and git. Each finding ends with what to do. It makes the lock's folder, as a call
+would, and tries locks out on files of its own there.
+
+With --peer, run it on two hosts at once in the same project: each says whether it saw
+the other, and whether the lock of one kept the other out.
+
+Exit status: 0 all is well, 1 warnings, 2 not protected."""
 _EXEC = """
 
 For what changes a project and is not guarded by itself:
@@ -139,6 +158,19 @@ def _exec(arguments: argparse.Namespace) -> int:
     from uv_mutex.execute import execute
 
     execute([*arguments.command, *arguments.after_dashes], arguments.project)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from uv_mutex.doctor import doctor
+
+    return doctor(arguments.project, with_peer=arguments.peer, seconds=arguments.seconds)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e6:
+        raise ValueError(text)
+    return seconds
 
 
 def _demo(_arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Which file system a path is on."""
+"""Which file system a path is on, and how far its flock reaches."""
 
 import os
 
@@ -9,6 +9,56 @@ _LOCAL = frozenset(
 )
 #: The default of attribute-timeout and entry-timeout of GlusterFS and most others on FUSE, and a little more.
 _CACHE_SECONDS = 1.05
+
+#: How far a flock reaches: all hosts that mount it, this one alone, nowhere (there is none), or that isn't known.
+EVERYWHERE, THIS_HOST, NOWHERE, UNKNOWN = "everywhere", "this host", "nowhere", "unknown"
+#: By their manuals; GlusterFS is tested here.
+_SHARING = frozenset("fuse.glusterfs ceph fuse.ceph fuse.ceph-fuse gpfs nfs nfs4 gfs2 ocfs2 fuse.juicefs afs".split())
+#: They keep flock in the kernel of each host, and say nothing.
+_PRETENDING = frozenset(
+    """beegfs fuse.sshfs fuse.s3fs fuse.gcsfuse fuse.goofys fuse.rclone fuse.mountpoint-s3 fuse.blobfuse fuse.blobfuse2
+    fuse.s3ql fuse.vmhgfs-fuse fuse.bindfs vboxsf virtiofs 9p prl_fs
+    """.split()
+)
+#: Mount options that keep flock on the host, by the type of file system they belong to.
+_KEPT_BY = {
+    "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
+    "nfs4": ("nolock", "local_lock=all", "local_lock=flock"),
+    "lustre": ("localflock",),
+    "gfs2": ("localflocks",),
+    "ocfs2": ("localflocks",),
+}
+
+
+class Mount:
+    """A line of the mount table: what is mounted, where, its type, and all of its options."""
+
+    def __init__(self, source: str, point: str, kind: str, options: frozenset[str]) -> None:
+        self.source = source
+        self.point = point
+        self.kind = kind
+        self.options = options
+
+    @property
+    def flock_reach(self) -> str:
+        """How far a flock reaches, by the mount table."""
+        kept = sorted(self.options.intersection(_KEPT_BY.get(self.kind, ())))
+        if kept or self.kind in _PRETENDING or self.kind in _LOCAL:
+            return THIS_HOST
+        if self.kind == "lustre":
+            return EVERYWHERE if "flock" in self.options else NOWHERE
+        return EVERYWHERE if self.kind in _SHARING else UNKNOWN
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no other host can have it."""
+        return self.kind in _LOCAL
+
+    @property
+    def name(self) -> str:
+        """Its type, and the option that keeps flock on the host, if one does."""
+        kept = sorted(self.options.intersection(_KEPT_BY.get(self.kind, ())))
+        return f"{self.kind} ({', '.join(kept)})" if kept else self.kind
 
 
 def is_local(path: str) -> bool:
@@ -23,17 +73,39 @@ def cache_seconds(path: str) -> float:
 
 def file_system(path: str) -> str:
     """The type of the file system at ``path`` as the mount table names it, empty if it can't be told."""
+    mount = find(path)
+    return mount.kind if mount else ""
+
+
+def find(path: str, table: bytes | None = None) -> Mount | None:
+    """What is mounted at a path, None if it can't be told.
+
+    :param path: the path; it need not exist.
+    :param table: the mount table, as in /proc/self/mountinfo; None for that one.
+    """
+    if table is None:
+        try:
+            with open("/proc/self/mountinfo", "rb") as file:
+                table = file.read()
+        except OSError:  # macOS
+            return None
     real = os.fsencode(os.path.realpath(path))
-    best, kind = b"", b""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:  # macOS
-        return ""
-    for line in lines:
-        fields, _, after = line.partition(b" - ")
-        point = fields.split(b" ")[4].replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\134", b"\\")
+    best, found = b"", b""
+    for line in table.splitlines():
+        fields = line.split(b" ")
+        if len(fields) < 5:
+            continue
+        point = _unescape(fields[4])
         covers = real == point or real.startswith(point.rstrip(b"/") + b"/")
         if covers and len(point) >= len(best):  # of two mounts on one point the later one is seen
-            best, kind = point, after.split(b" ")[0]
-    return kind.decode()
+            best, found = point, line
+    before, _, after = found.partition(b" - ")
+    fields, last = before.split(b" "), after.split(b" ")
+    if len(fields) < 6 or len(last) < 2:
+        return None
+    options = b",".join([fields[5], *last[2:3]]).decode("utf-8", "replace").split(",")
+    return Mount(os.fsdecode(_unescape(last[1])), os.fsdecode(best), last[0].decode(), frozenset(options))
+
+
+def _unescape(text: bytes) -> bytes:
+    return text.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n").replace(b"\\134", b"\\")

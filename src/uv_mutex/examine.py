@@ -1,0 +1,145 @@
+"""Examine one lock: what kind it is and why, whether it excludes, how far, and what lies around in its folder."""
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+
+from uv_mutex import lease, messages, mounts, probe, waiters
+from uv_mutex import place as places
+from uv_mutex.errors import MutexError
+from uv_mutex.finding import Finding, bad, fine, warning
+from uv_mutex.mounts import Mount
+from uv_mutex.place import Place
+
+#: A host whose clock is off by more than that misjudges what other hosts wrote.
+_SKEW_SECONDS = 5.0
+#: What belongs to work that lasts moments is left over after that.
+_LEFT_OVER_SECONDS = 300.0
+_PASSING = ("peer.", probe.PREFIX, "backend.")
+
+
+def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
+    """Everything about one lock.
+
+    :param place: the lock.
+    :param table: the mount table, as in /proc/self/mountinfo; None for that one.
+    """
+    mount = mounts.find(os.path.dirname(place.path), table)
+    try:
+        shut_out = list(_shut_out(place))
+        yield from shut_out
+        # In a folder where we can't write, nothing can be tried out; that was said just now.
+        if not shut_out or os.access(os.path.dirname(place.path), os.W_OK):
+            yield from _kind(place, mount)
+    except MutexError as error:
+        yield bad(*messages.cannot_lock(str(error)))
+    except OSError as error:
+        yield bad(*messages.cannot_try(error.filename or place.path, error))
+    yield from left_over(place)
+
+
+def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
+    """Which backend is used here, why, and whether it is one."""
+    forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, places.recorded_backend(place)
+    if place.is_folder:
+        yield from _flock(
+            place, mount, _two_descriptors_of_a_folder(place.path), "the environment's own folder is locked"
+        )
+        return
+    if forced not in (None, places.FLOCK, places.LEASE):
+        yield bad(*messages.unknown_backend(forced))
+        return
+    if forced and recorded and forced != recorded:
+        yield bad(*messages.mixed(place.path, forced, recorded))
+        return
+    with probe.file(place) as path:
+        second = probe.two_descriptors(path)
+        why = "UV_MUTEX_BACKEND says so" if forced else "calls before recorded it" if recorded else "it is tried first"
+        wanted = forced or recorded or (places.LEASE if second == probe.MISSING else places.FLOCK)
+        if wanted == places.FLOCK:
+            yield from _flock(place, mount, second, why)
+            return
+        if not forced and not recorded:
+            why = "there is no flock here"
+        if probe.created_twice(path) != probe.BUSY:
+            yield bad(*messages.lease_does_not_exclude(path))
+            return
+        yield fine(f"{place.path} is locked by lease ({why}), and that excludes")
+        skew = probe.clock_skew(path)
+        if abs(skew) > _SKEW_SECONDS:
+            yield warning(*messages.clock_skew(skew))
+
+
+def _flock(place: Place, mount: Mount | None, second: str, why: str) -> Iterator[Finding]:
+    kind = mount.name if mount else "a file system that can't be told"
+    if second == probe.MISSING:
+        yield bad(*messages.no_flock(place.path, kind))
+        return
+    if second != probe.BUSY:
+        yield bad(*messages.does_not_exclude(place.path, kind))
+        return
+    yield fine(f"{place.path} is locked by flock ({why}), and that excludes on this host")
+    if mount is None:
+        return
+    if mount.is_local:
+        yield fine(f"{mount.point} is {kind}, which this host has for itself")
+    elif mount.flock_reach == mounts.EVERYWHERE:
+        yield fine(
+            f"{mount.point} is {kind}, whose flock reaches every host", "make sure with `uv-mutex doctor --peer`"
+        )
+    elif mount.flock_reach == mounts.UNKNOWN:
+        yield warning(*messages.unknown_reach(mount.point, kind))
+    else:
+        yield bad(*messages.pretends(mount.point, kind))
+
+
+def _two_descriptors_of_a_folder(path: str) -> str:
+    first, second = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(2))
+    try:
+        got = probe.flock(first)
+        # A call may hold it just now, and then it excludes.
+        return got if got in (probe.MISSING, probe.BUSY) else probe.flock(second)
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def _shut_out(place: Place) -> Iterable[Finding]:
+    """Whether the permissions of a lock's files keep out somebody who may work in the folder."""
+    if place.is_folder or not os.path.exists(place.path):
+        return
+    wanted = places.file_mode(place)
+    for path, needed in ((place.path, wanted), (os.path.dirname(place.path), wanted | (wanted & 0o444) >> 2)):
+        found = os.stat(path)
+        missing = needed & ~stat.S_IMODE(found.st_mode) & 0o077
+        if found.st_uid != os.geteuid() and not os.access(path, os.W_OK):
+            yield warning(*messages.foreign(path, found.st_uid))
+        elif missing:
+            yield warning(*messages.shuts_out(path, needed))
+
+
+def left_over(place: Place) -> Iterator[Finding]:
+    """What calls left behind that were killed."""
+    folder = os.path.dirname(place.path)
+    if place.is_folder or not os.path.isdir(folder):
+        return
+    old: list[str] = []
+    for name in sorted(os.listdir(folder)):
+        passing = name.startswith(_PASSING) or ".lease.dead." in name
+        if passing and _age(f"{folder}/{name}") > _LEFT_OVER_SECONDS:
+            old.append(f"{folder}/{name}")
+    old += sorted(waiters.orphans(place))
+    if old:
+        yield warning(*messages.left_over(old))
+    marker = lease.marker(place)
+    idle = _age(marker)
+    if idle > lease.LEASE_SECONDS + _SKEW_SECONDS:
+        yield warning(*messages.dead_lease(marker, idle))
+
+
+def _age(path: str) -> float:
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,119 @@
+"""What one host sees of another: status, and two doctors that meet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import need
+from support.gluster import Host, Volume, project_on
+from support.terminal import wait_until
+
+NOWHERE = "http://127.0.0.1:9/simple"
+PRETENDING = "int flock(int fd, int operation) { return 0; }\n"
+
+
+def see(host: Host, project: str) -> dict[str, Any]:
+    """What `uv-mutex status --json` says on a host."""
+    done = host.run(["uv-mutex", "status", "--json"], host.env("newest"), project)
+    assert done.returncode == 0, done.stderr.decode()
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_status_sees_the_other_host(pair: list[Host], backend: str) -> None:
+    project = project_on(pair[0], "demo", index_url=NOWHERE)
+    holding = pair[0].start(["uv-mutex", "exec", "--", "sleep", "1000"], pair[0].env("newest"), project)
+    wait_until(lambda: all(see(host, project)["locks"][0]["holder"] for host in pair))
+    waiting = [host.start(["uv", "sync"], host.env("newest"), project) for host in pair]
+    wait_until(lambda: all(len(see(host, project)["locks"][0]["waiting"]) == 2 for host in pair))
+    for host in pair:
+        (lock,) = see(host, project)["locks"]
+        assert (lock["state"], lock["backend"]) == ("held", backend)
+        assert (lock["holder"]["host"], lock["holder"]["command"]) == ("host-a", "uv-mutex exec sleep")
+        assert {waiter["host"] for waiter in lock["waiting"]} == {"host-a", "host-b"}
+    pair[0].kill("sleep")
+    for call in (holding, *waiting):
+        call.wait(60)
+    wait_until(lambda: all(see(host, project)["locks"][0]["state"] == "free" for host in pair))
+    wait_until(lambda: all(not see(host, project)["locks"][0]["waiting"] for host in pair))
+    for host in pair:
+        wait_until(lambda host=host: len(see(host, project)["calls"]) == 3)  # type: ignore[misc]
+        calls = see(host, project)["calls"]
+        assert (calls[0]["command"], calls[0]["host"], calls[0]["exit"]) == ("uv-mutex exec sleep", "host-a", 137)
+        assert {(call["command"], call["host"]) for call in calls[1:]} == {("uv sync", "host-a"), ("uv sync", "host-b")}
+
+
+def meet(hosts: Sequence[Host], project: str, *, seconds: str = "60", **env: Any) -> list[tuple[int, str]]:
+    """Run a doctor on each host at once: exit statuses, and what each says last."""
+    words = ["uv-mutex", "doctor", "--peer", "--seconds", seconds]
+    doctors: list[subprocess.Popen[bytes]] = [host.start(words, host.env("newest", **env), project) for host in hosts]
+    outputs = [doctor.communicate(timeout=120)[0].decode() for doctor in doctors]
+    print(*outputs, sep="\n")
+    return [(doctor.returncode, text.splitlines()[-1]) for doctor, text in zip(doctors, outputs, strict=True)]
+
+
+def test_doctors_meet(pair: list[Host], backend: str) -> None:
+    project = project_on(pair[0], "demo", index_url=NOWHERE)
+    for _ in range(2):
+        for number, (status, line) in enumerate(meet(pair, project)):
+            other = pair[1 - number].name
+            assert status == 0
+            assert line.startswith(f"ok             saw {other} (pid ")
+            how = (
+                "and flock excluded between" if backend == "flock" else "neither host has a flock there, and both take"
+            )
+            assert how in line
+    folder = pair[0].reach(f"{project}/.uv-mutex")
+    assert {path.name for path in folder.iterdir()} <= {"lock", ".gitignore", "backend"}
+    for status, line in meet(pair, project, UV_MUTEX_BACKEND="lease"):
+        assert status == 0
+        assert line.endswith("and lease excluded between the two hosts; nothing to do")
+
+
+@pytest.mark.parametrize("backend", ["flock"])
+def test_a_flock_that_stays_on_its_host(pair: list[Host], tmp_path: Path) -> None:
+    compiler = need.executable("gcc")
+    (tmp_path / "flock.c").write_text(PRETENDING)
+    library = Path(pair[0].mount).parent / "pretending.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "flock.c"], check=True)
+    project = project_on(pair[0], "demo", index_url=NOWHERE)
+    for status, line in meet(pair, project, LD_PRELOAD=str(library)):
+        assert status == 2
+        assert line.startswith("NOT PROTECTED  saw host-")
+        assert "and flock did not exclude between the two hosts; set UV_MUTEX_BACKEND=lease on every host" in line
+
+
+def test_one_has_a_flock_and_one_has_not(serve: Callable[..., Volume]) -> None:
+    volume = serve()
+    hosts = [volume.host("host-a"), volume.host("host-b", flock=False)]
+    for status, line in meet(hosts, project_on(hosts[0], "demo", index_url=NOWHERE)):
+        assert status == 2
+        assert line.endswith(
+            "one of the two hosts has a flock there and the other has none; set UV_MUTEX_BACKEND=lease on every host"
+        )
+
+
+@pytest.mark.parametrize("backend", ["flock"])
+def test_nobody_there_and_somebody_who_dies(pair: list[Host]) -> None:
+    project = project_on(pair[0], "demo", index_url=NOWHERE)
+    ((status, line),) = meet(pair[:1], project, seconds="1")
+    assert status == 1
+    assert "no other doctor showed up in" in line
+    # One that said hello, saw the first, and is gone.
+    words = ["uv-mutex", "doctor", "--peer"]
+    doctor = pair[0].start(words, pair[0].env("newest"), project)
+    folder = pair[1].reach(f"{project}/.uv-mutex")
+    wait_until(lambda: list(folder.glob("peer.host-a.*")))
+    (hello,) = folder.glob("peer.host-a.*")
+    nonce = hello.name.rpartition(".")[2]
+    (folder / "peer.host-b.77.ffffffffffffffff").touch()
+    (folder / f"peer.ffffffffffffffff.{nonce}.met").touch()
+    out, _ = doctor.communicate(timeout=60)
+    assert doctor.returncode == 1
+    expected = "saw host-b (pid 77), which then fell silent; run `uv-mutex doctor --peer` again, on both hosts at once"
+    assert out.decode().splitlines()[-1] == f"warning        {expected}"

@@ -1,0 +1,325 @@
+"""`uv-mutex doctor`: what it finds, and that what it says helps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+from support import need
+from support.project import Project, run
+from support.uvs import all_versions, numeric_version, uv
+
+from uv_mutex import examine, messages, probe, versions
+from uv_mutex.finding import FINE, WARNING
+from uv_mutex.place import Place
+
+NO_FLOCK = "#include <errno.h>\nint flock(int fd, int operation) { errno = ENOSYS; return -1; }\n"
+PRETENDING = "int flock(int fd, int operation) { return 0; }\n"
+
+
+@pytest.fixture
+def project(project_factory: Callable[..., Project]) -> Project:
+    """A project without dependencies, on a disk of this machine."""
+    return project_factory()
+
+
+def examined(
+    project: Project, status: int, *words: str, shimmed: bool = True, uv_version: str = "newest", **env: str
+) -> str:
+    """What the doctor says; its exit status is given."""
+    command = str(Path(project.env(uv_version)["PATH"].split(":")[0]) / "uv-mutex")
+    environ = {**project.env(uv_version, shimmed), **env}
+    done = run(project, [command, "doctor", *words], environ)
+    assert (done.returncode, done.stderr) == (status, b""), done
+    text = done.stdout.decode()
+    grades = {"ok": 0, "warning": 1, "NOT PROTECTED": 2}
+    lines = text.splitlines()
+    assert status == max(grades[line[:13].strip()] for line in lines), text
+    # Each ends with what to do.
+    assert all(line.rpartition("; ")[2] for line in lines)
+    return text
+
+
+def problems(text: str) -> list[str]:
+    """What isn't fine."""
+    return [line[15:] for line in text.splitlines() if not line.startswith("ok ")]
+
+
+def preload(tmp_path: Path, source: str) -> dict[str, Any]:
+    """An environment in which flock is another."""
+    need.that(sys.platform == "linux", "needs LD_PRELOAD")
+    compiler = need.executable("gcc")
+    (tmp_path / "flock.c").write_text(source)
+    library = tmp_path / "flock.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "flock.c"], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_all_is_well(project: Project) -> None:
+    for _ in range(2):
+        text = examined(project, 0)
+        assert f"the first uv on PATH is the shim {project.env('newest')['PATH'].split(':')[0]}/uv" in text
+        assert f"the real uv is {uv('newest')}, version {numeric_version('newest')}" in text
+        assert f"{project.root}/.uv-mutex/lock is locked by flock (it is tried first), and that excludes" in text
+        assert "which this host has for itself" in text
+    assert {path.name for path in (project.root / ".uv-mutex").iterdir()} == {"lock", ".gitignore"}
+    assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
+    assert "is locked by flock (calls before recorded it)" in examined(project, 0)
+
+
+@all_versions
+def test_what_a_uv_guards_by_itself(project: Project, uv_version: str) -> None:
+    text = examined(project, 0, uv_version=uv_version)
+    version = Version(numeric_version(uv_version))
+    found = {
+        "locks the creation of .venv": True,
+        "`uv run` locks the environment while it changes it": version >= Version("0.7.14"),
+        "parallel `uv sync` break each other's .venv": version < Version("0.7.12"),
+        "parallel `uv run` break each other's .venv": version < Version("0.8"),
+        "parallel `uv add` and `uv remove` lose each other's changes": True,
+        "whoever waits behind a build of more than 5 minutes fails": version >= Version("0.9.16"),
+    }
+    assert {words: words in text for words in found} == found
+    assert text.count("; keep the shim first on PATH") == len(versions.breaks(version))
+
+
+def test_versions_that_are_none() -> None:
+    assert versions.parse("uv 0.7.8 (x86_64)") == Version("0.7.8")
+    assert [versions.parse(text) for text in ("", "uv", "uv newest")] == [None] * 3
+
+
+def test_the_shim_is_not_first(project: Project, tmp_path: Path) -> None:
+    bin_ = project.env("newest")["PATH"].split(":")[0]
+    text = examined(project, 2, shimmed=False)
+    expected = (
+        f'the first uv on PATH is {uv("newest")}, which is not the shim; put the shim first: export PATH={bin_}:"$PATH"'
+    )
+    assert problems(text) == [expected]
+    assert problems(examined(project, 2, UV_MUTEX="off")) == ["UV_MUTEX=off switches the shim off; unset it"]
+    # Neither shim nor uv; only the shim; a shim that doesn't start.
+    found = problems(examined(project, 2, PATH="/usr/bin:/bin"))
+    assert found[0] == (
+        "there is no uv on PATH, and no shim; install uv, then run `uv-mutex install` and do what it prints"
+    )
+    assert found[1] == "no uv on PATH; install uv, or name it in UV_MUTEX_UV"
+    found = problems(examined(project, 2, PATH=f"{bin_}:/usr/bin:/bin"))
+    assert found == [f"no uv on PATH besides the shim {bin_}/uv; install uv, or name it in UV_MUTEX_UV"]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    text = (Path(bin_) / "uv").read_text()
+    (broken / "uv").write_text(text.replace('LIBRARY = "', 'LIBRARY = "absent'))
+    (broken / "uv").chmod(0o755)
+    (found_,) = problems(examined(project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"))
+    assert found_.startswith(f"the shim {broken}/uv doesn't start (")
+    assert found_.endswith("; install it again with `uv-mutex install`")
+    (broken / "uv").write_text("#!/nowhere/python\n# uv-mutex front door\n")
+    assert "doesn't start (it can't be executed)" in examined(
+        project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"
+    )
+
+
+def test_a_uv_that_does_not_say_its_version(project: Project, tmp_path: Path) -> None:
+    fake = tmp_path / "uv"
+    fake.write_text("#!/bin/sh\necho something else\n")
+    fake.chmod(0o755)
+    text = examined(project, 1, UV_MUTEX_UV=str(fake))
+    assert problems(text) == [f"{fake} doesn't say which version of uv it is; check that it runs: uv --version"]
+
+
+def test_flock_that_only_pretends(project: Project, tmp_path: Path) -> None:
+    env = preload(tmp_path, PRETENDING)
+    (found,) = problems(examined(project, 2, **env))
+    assert found.startswith(f"flock does not exclude for {project.root}/.uv-mutex/lock on ")
+    assert found.endswith(": two descriptors had it at once; set UV_MUTEX_BACKEND=lease on every host")
+    assert not problems(examined(project, 0, **env, UV_MUTEX_BACKEND="lease"))
+
+
+def test_no_flock_at_all(project: Project, tmp_path: Path) -> None:
+    env = preload(tmp_path, NO_FLOCK)
+    text = examined(project, 0, **env)
+    assert f"{project.root}/.uv-mutex/lock is locked by lease (there is no flock here), and that excludes" in text
+    (found,) = problems(examined(project, 2, **env, UV_MUTEX_BACKEND="flock"))
+    assert found.startswith(f"there is no flock for {project.root}/.uv-mutex/lock on ")
+    backend = project.root / ".uv-mutex/backend"
+    assert found.endswith(f"but flock is asked for; unset UV_MUTEX_BACKEND, and remove {backend} while no call runs")
+
+
+def test_backends_that_differ(project: Project) -> None:
+    assert problems(examined(project, 2, UV_MUTEX_BACKEND="cow")) == [
+        "UV_MUTEX_BACKEND=cow is neither flock nor lease; set one of them, or unset it"
+    ]
+    assert run(project, ["uv", "sync"], project.env("newest", UV_MUTEX_BACKEND="lease")).returncode == 0
+    assert "is locked by lease (calls before recorded it)" in examined(project, 0)
+    folder = project.root / ".uv-mutex"
+    assert problems(examined(project, 2, UV_MUTEX_BACKEND="flock")) == [
+        f"UV_MUTEX_BACKEND=flock, but {folder}/lock is locked by lease on other hosts or before; set it alike on all "
+        f"hosts while none runs, and remove {folder}/backend"
+    ]
+
+
+def test_what_killed_calls_left(project: Project) -> None:
+    assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
+    folder = project.root / ".uv-mutex"
+    old = ["backend.node-3.5", "lock.lease.dead.1.2.3", "peer.node-3.5.0123456789abcdef", "probe.x", "waiting.node-3.5"]
+    for name in (*old, "probe.young"):
+        (folder / name).touch()
+    for name in old:
+        os.utime(folder / name, (5, 5))
+    (found,) = problems(examined(project, 1))
+    shown = " ".join(f"{folder}/{name}" for name in old)
+    assert found == f"killed calls left {shown}; remove them while no call runs; they do no harm"
+    for path in found.removeprefix("killed calls left ").partition(";")[0].split():
+        Path(path).unlink()
+    marker = folder / "lock.lease"
+    marker.touch()
+    os.utime(marker, (time.time() - 60,) * 2)
+    (found,) = problems(examined(project, 1))
+    assert found == (
+        f"nobody renewed the lease {marker} for 60 s, so its holder is dead; nothing, the next call takes it over "
+        "after 31 s; or remove it while no call runs"
+    )
+    for number in range(8):
+        (folder / f"waiting.node-3.{number}").touch()
+        os.utime(folder / f"waiting.node-3.{number}", (5, 5))
+    assert "waiting.node-3.4 and 3 more; remove them" in examined(project, 1)
+
+
+def test_git_tracks_the_lock(project: Project) -> None:
+    need.executable("git")
+    assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x"]
+    for words in (["init", "-q"], ["add", "-A"]):
+        run(project, [*git, *words], project.env("newest"))
+    assert not problems(examined(project, 0))
+    run(project, [*git, "add", "-f", ".uv-mutex/lock"], project.env("newest"))
+    (found,) = problems(examined(project, 1))
+    assert found == f"git tracks files in {project.root}/.uv-mutex; git rm -r --cached .uv-mutex, and commit"
+    run(project, found.partition("; ")[2].partition(",")[0].split(), project.env("newest"))
+    assert not problems(examined(project, 0))
+
+
+def test_permissions_that_shut_others_out(project: Project) -> None:
+    project.root.chmod(0o775)
+    assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
+    lock = project.root / ".uv-mutex/lock"
+    lock.chmod(0o600)
+    (found,) = problems(examined(project, 1))
+    assert found == f"{lock} shuts out others who may work on the project; chmod 664 {lock}"
+    subprocess.run(found.partition("; ")[2].split(), check=True)
+    assert not problems(examined(project, 0))
+
+
+def test_as_another_user(project: Project) -> None:
+    need.root()
+    need.executable("setpriv")
+    assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
+    outside = Path(shutil.copytree(project.env("newest")["PATH"].split(":")[0] + "/..", f"/tmp/uv-mutex-{os.getpid()}"))
+    try:
+        shared = outside / "project"
+        shutil.copytree(project.root, shared, symlinks=True)
+        outside.chmod(0o755)
+        env = {**project.env("newest"), "HOME": "/nowhere", "PATH": f"{outside}/bin:/usr/bin:/bin"}
+
+        def as_other(status: int) -> str:
+            words = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-IS"]
+            done = run(project, [*words, f"{outside}/bin/uv-mutex", "doctor", str(shared)], env, cwd="/")
+            assert done.returncode == status, done
+            return done.stdout.decode()
+
+        need.that(
+            os.access(sys.executable, os.X_OK) and _anyone_may_run(sys.executable), "needs a Python for all users"
+        )
+        shared.chmod(0o755)
+        text = as_other(2)
+        assert (
+            f"{shared} can't be written by you, so your calls take no lock; give yourself write access, or leave it so"
+            in text
+        )
+        assert f"{shared}/.venv can't be written by you; make it yours with chown, or name another in" in text
+        shared.chmod(0o777)
+        text = as_other(2)
+        assert f"{shared}/.uv-mutex/lock belongs to user 0, and you can't write it; ask them to `chmod g+w" in text
+    finally:
+        shutil.rmtree(outside)
+
+
+def _anyone_may_run(path: str) -> bool:
+    done = subprocess.run(
+        ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", path, "-ISc", ""],
+        check=False,
+        capture_output=True,
+    )
+    return done.returncode == 0
+
+
+def test_what_cannot_be_locked(project: Project) -> None:
+    (project.root / ".uv-mutex").mkdir()
+    (project.root / ".uv-mutex/lock").symlink_to("lock")
+    (found,) = problems(examined(project, 2))
+    assert found.startswith(
+        f"cannot open {project.root}/.uv-mutex/lock: Too many levels of symbolic links; it is a symlink"
+    )
+
+
+@pytest.mark.parametrize(
+    ("offset", "grade", "words"), [(0, FINE, ""), (60, WARNING, "60 s behind"), (-60, WARNING, "ahead of")]
+)
+def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, grade: int, words: str) -> None:
+    monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
+    now = time.time
+    monkeypatch.setattr("uv_mutex.probe.time.time", lambda: now() + offset)
+    found = list(examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))))
+    assert max(each.grade for each in found) == grade
+    if words:
+        assert words in str(found[1])
+        assert str(found[1]).endswith("set both by NTP (the lease itself goes by one host's clock alone)")
+
+
+def test_a_lease_that_does_not_exclude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
+    monkeypatch.setattr(probe, "created_twice", lambda _path: probe.GOT)
+    (found,) = examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    assert "NOT PROTECTED  a lease does not exclude here: " in str(found)
+    assert str(found).endswith("could be created twice; move the project to another file system")
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/x")
+
+    monkeypatch.setattr(probe, "two_descriptors", full)
+    (found,) = examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    assert str(found) == (
+        "NOT PROTECTED  the lock can't be tried out: /x: No space left on device; mend that, then run this again"
+    )
+
+
+def test_an_environments_folder(tmp_path: Path) -> None:
+    place = Place(str(tmp_path), str(tmp_path.parent), is_folder=True)
+    found = list(examine.lock(place))
+    assert {each.grade for each in found} == {FINE}
+    assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
+
+
+def test_peer(project: Project) -> None:
+    text = examined(project, 1, "--peer", "--seconds", "0.3")
+    assert problems(text) == ["; ".join(messages.peer_absent(0.3, f"{project.root}/.uv-mutex"))]
+    command = ["uv-mutex", "doctor", "--peer", "--seconds", "20"]
+    outputs = [
+        subprocess.Popen(command, env=project.env("newest"), cwd=project.root, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    for doctor in outputs:
+        out, _ = doctor.communicate(timeout=60)
+        assert doctor.returncode == 1
+        (found,) = problems(out.decode())
+        assert found.startswith(f"saw {os.uname().nodename} (pid ")
+        assert found.endswith("which is on this host too; run one of the two on another host")
+    assert {path.name for path in (project.root / ".uv-mutex").iterdir()} == {"lock", ".gitignore"}
