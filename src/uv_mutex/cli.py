@@ -79,6 +79,19 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--seconds", type=_seconds, default=60.0, metavar="N", help="how long to wait for that one; default: 60"
     )
+    timeline = command(
+        "timeline", _timeline, "draw a UV_MUTEX_LOG: who waited, who held the lock, who went on", _TIMELINE
+    )
+    timeline.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file that UV_MUTEX_LOG named")
+    timeline.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    timeline.add_argument(
+        "--format",
+        choices=("svg", "chrome"),
+        default="svg",
+        help="svg, for a browser (the default), or chrome: trace events, for ui.perfetto.dev",
+    )
+    completion = command("completion", _completion, "print what a shell needs to complete uv-mutex", _COMPLETION)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish")
     command("demo", _demo, "run a herd of uv calls with and without the shim, side by side")
     return parser
 
@@ -116,6 +129,22 @@ With --peer, run it on two hosts at once in the same project: each says whether 
 the other, and whether the lock of one kept the other out.
 
 Exit status: 0 all is well, 1 warnings, 2 not protected."""
+_TIMELINE = """
+
+    export UV_MUTEX_LOG=/tmp/uv.log      # then let the herd run
+    uv-mutex timeline /tmp/uv.log -o herd.svg
+
+A row for each call, in a band for each host; point at one to read its command. Logs of
+several hosts can be given together. Pauses in which nothing happened are left out, and
+of very many calls the last 2000 are drawn. Lines that are none of a log are passed
+over, with a warning."""
+_COMPLETION = """
+
+    eval "$(uv-mutex completion bash)"                                # in ~/.bashrc
+    eval "$(uv-mutex completion zsh)"                                 # in ~/.zshrc, after compinit
+    uv-mutex completion fish > ~/.config/fish/completions/uv-mutex.fish
+
+uv's own completion (uv generate-shell-completion) works through the shim."""
 _EXEC = """
 
 For what changes a project and is not guarded by itself:
@@ -171,6 +200,20 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < 1e6:
         raise ValueError(text)
     return seconds
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    from uv_mutex.timeline import timeline
+
+    timeline(arguments.logs, arguments.output, form=arguments.format)
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from uv_mutex.completion import completion
+
+    print(completion(parser(), arguments.shell), end="")
+    return 0
 
 
 def _demo(_arguments: argparse.Namespace) -> int:

@@ -76,11 +76,11 @@ class Hold:
 
         :param unfinished: what this call worked on may be half done.
         """
-        while self._locks:
-            self._locks.pop().release(unfinished=unfinished)
-        if self._taken:
+        if self._taken:  # measured now: others may run before this process does again
             self._held += time.monotonic() - self._taken
             self._taken = 0.0
+        while self._locks:
+            self._locks.pop().release(unfinished=unfinished)
 
     def marks(self) -> dict[str, str]:
         """The variable by which a call below this one knows that it need not wait."""

@@ -2,6 +2,7 @@
 
     PREFIX/bin/uv                      the front door
     PREFIX/bin/uv-mutex                the command
+    PREFIX/share/man/man1/uv-mutex.1   its manual page
     PREFIX/lib/uv-mutex/TAG/           uv_mutex and the libraries it needs; TAG names their content
     PREFIX/lib/uv-mutex/manifest       every path that was made, so that no other is removed
 
@@ -30,6 +31,7 @@ _LIBRARIES = ("filelock", "packaging")
 _SHARE = Path("lib/uv-mutex")
 _MANIFEST = _SHARE / "manifest"
 _DOOR, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
+_MANUAL = Path("share/man/man1/uv-mutex.1")
 _COMMAND_MARKER = b"uv-mutex command of this prefix"
 _PLACEHOLDER = "@LIBRARY@"
 #: Kernels before Linux 5.1 cut the first line of a script here; newer ones at 255.
@@ -103,12 +105,13 @@ def _install(made: "_Made", shebang: str) -> None:
     modules = [library / name for name in files if name.endswith(".py")]
     hot_modules = library / f"hot.{sys.implementation.cache_tag}"
     # Noted before anything is made: an installation that breaks off can still be removed.
-    made.plan([*(library / name for name in files), *map(_compiled, modules), hot_modules, _COMMAND, _DOOR])
+    made.plan([*(library / name for name in files), *map(_compiled, modules), hot_modules, _MANUAL, _COMMAND, _DOOR])
     for name, source in files.items():
         made.file(library / name, source.read_bytes())
     for module in modules:
         made.compile(module)
     made.file(hot_modules, hot.freeze(Path(__file__).parent))
+    made.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
     for program in (_COMMAND, _DOOR):
         _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")

@@ -1,6 +1,8 @@
 """What uv-mutex says to a user, in one place. Imported only when something is to be said."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 
 def no_folder(error: OSError) -> str:
@@ -194,3 +196,27 @@ def peer_differs(other: str) -> _Found:
         f"saw {other}; one of the two hosts has a flock there and the other has none",
         "set UV_MUTEX_BACKEND=lease on every host",
     )
+
+
+# The timeline.
+
+
+def draws_over(output: Path) -> str:
+    return f"{output} is one of the logs, and is left alone; name another file after -o"
+
+
+def nothing_to_draw(logs: Sequence[Path]) -> str:
+    return f"no guarded call in {', '.join(map(str, logs))}; name files that UV_MUTEX_LOG wrote"
+
+
+def cannot_draw(output: Path, error: OSError) -> str:
+    return f"cannot write {output}: {error.strerror}; name another file after -o"
+
+
+def cannot_read_log(log: Path, error: OSError) -> str:
+    return f"cannot read {log}: {error.strerror}; name a file that UV_MUTEX_LOG wrote"
+
+
+def broken_lines(log: Path, first: int, count: int) -> str:
+    also = f", and {count - 1} more" if count > 1 else ""
+    return f"{log}: line {first}{also}: not of UV_MUTEX_LOG, passed over"

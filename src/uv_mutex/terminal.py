@@ -22,7 +22,7 @@ def cut(line: str, columns: int) -> str:
     """As much of a line as fits in so many columns, with an ellipsis if that isn't all."""
     import unicodedata
 
-    used, kept = 0, len(line)
+    used = kept = 0
     for at, char in enumerate(line):
         used += 2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1
         if used <= columns - 1:

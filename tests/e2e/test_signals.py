@@ -413,3 +413,18 @@ def test_live_line_is_wiped(make_site: Callable[[str], _Site]) -> None:
     assert lines[0] == b""
     assert not any(line.startswith(who) for line in lines[-1:])
     assert all(line.startswith(who) and line.endswith(b" s)") for line in lines[1:-1])
+
+
+def test_live_line_fits_in_the_window(make_site: Callable[[str], _Site]) -> None:
+    site = make_site("newest")
+    site.hurry()
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(_held(site, f"4121 {time.time()} a-host-with\x1b[2J-a-name uv-mutex exec \u4e2d\u6587\n"))
+        with Terminal(["uv", "run", "echo", "done"], env=site.env(), cwd=site.project.root) as terminal:
+            terminal.resize(24, 60)
+            terminal.wait_for("uv-mutex: waiting for uv-mutex exec \u4e2d\u6587 (pid 4121 on a-ho…\r".encode())
+            terminal.resize(24, 30)
+            terminal.wait_for("\r\x1b[Kuv-mutex: waiting for uv-mut…\r".encode())
+            holding.close()
+            terminal.wait_for(b"done")
+    assert b"\x1b[2J" not in terminal.shown

@@ -1,0 +1,144 @@
+"""`uv-mutex completion`: what a shell needs to complete `uv-mutex`, made from its own parser.
+
+`uv generate-shell-completion` goes through the shim as it is.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+_FOLDER, _FILE, _COMMAND, _NOTHING = "folder", "file", "command", "nothing"
+#: What is completed for an argument, by what the help calls it.
+_KINDS = {"DIR": _FOLDER, "PROJECT": _FOLDER, "FILE": _FILE, "LOG": _FILE, "-- COMMAND ...": _COMMAND, "N": _NOTHING}
+_BASH = {_FOLDER: "compgen -d", _FILE: "compgen -f", _COMMAND: "compgen -cf", _NOTHING: ":"}
+_ZSH = {_FOLDER: "_files -/", _FILE: "_files", _COMMAND: "_normal", _NOTHING: " "}
+_FISH = {
+    _FOLDER: "-xa '(__fish_complete_directories)'",
+    _FILE: "-rF",
+    _COMMAND: "-xa '(__fish_complete_subcommand)'",
+    _NOTHING: "-x",
+}
+
+
+def completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The completion of this parser's program.
+
+    :param shell: bash, zsh or fish.
+    """
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](parser)
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
+    """The parser of each command, and its help."""
+    (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+    return {name: (each, helps[name]) for name, each in action.choices.items()}
+
+
+def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The options of one parser."""
+    return [action for action in parser._actions if action.option_strings]
+
+
+def _operand(parser: argparse.ArgumentParser) -> argparse.Action | None:
+    return next((action for action in parser._actions if not action.option_strings and action.nargs != "A..."), None)
+
+
+def _kind(action: argparse.Action | None) -> str:
+    return _KINDS.get(str(action.metavar), _NOTHING) if action else _NOTHING
+
+
+def _words(action: argparse.Action) -> str:
+    return " ".join(map(str, action.choices or ()))
+
+
+def _bash(parser: argparse.ArgumentParser) -> str:
+    lines = [
+        "_uv_mutex() {",
+        "    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}",
+        "    COMPREPLY=()",
+        '    if [ "$COMP_CWORD" = 1 ]; then',
+        f"        COMPREPLY=($(compgen -W '{' '.join([*commands(parser), *_names(parser)])}' -- \"$word\"))",
+        "        return",
+        "    fi",
+        "    case ${COMP_WORDS[1]} in",
+    ]
+    for name, (command, _) in commands(parser).items():
+        lines += [f"    {name})", "        case $previous in"]
+        for action in options(command):
+            if action.nargs != 0:
+                lines.append(f"        {'|'.join(action.option_strings)}) {_bash_reply(action)}; return ;;")
+        lines += [
+            "        esac",
+            f"        case $word in -*) COMPREPLY=($(compgen -W '{' '.join(_names(command))}' -- \"$word\")) ;;",
+        ]
+        lines += [f"        *) {_bash_reply(_operand(command))} ;;", "        esac ;;"]
+    return "\n".join([*lines, "    esac", "}", "complete -o filenames -F _uv_mutex uv-mutex", ""])
+
+
+def _bash_reply(action: argparse.Action | None) -> str:
+    if action and action.choices:
+        return f"COMPREPLY=($(compgen -W '{_words(action)}' -- \"$word\"))"
+    kind = _kind(action)
+    # Line by line, so that a name with a space stays one; readline quotes it. (macOS has a bash without mapfile.)
+    return ":" if kind == _NOTHING else f"local IFS=$'\\n'; COMPREPLY=($({_BASH[kind]} -- \"$word\"))"
+
+
+def _names(parser: argparse.ArgumentParser) -> list[str]:
+    return [name for action in options(parser) for name in action.option_strings]
+
+
+def _zsh(parser: argparse.ArgumentParser) -> str:
+    lines = ["#compdef uv-mutex", "_uv-mutex() {", "    local -a commands=("]
+    lines += [f"        {_quoted(f'{name}:{about}')}" for name, (_, about) in commands(parser).items()]
+    lines += ["    )", "    if (( CURRENT == 2 )); then", "        _describe command commands"]
+    lines += [f"        _arguments {' '.join(_zsh_options(parser))}", "        return", "    fi"]
+    lines += ["    local command=$words[2]", "    shift words; (( CURRENT-- ))", "    case $command in"]
+    for name, (command, _) in commands(parser).items():
+        specs = list(_zsh_options(command))
+        operand = _operand(command)
+        if operand:
+            rest = "*::" if operand.nargs == argparse.REMAINDER else "*:" if operand.nargs == "+" else ":"
+            does = f"({_words(operand)})" if operand.choices else _ZSH[_kind(operand)]
+            specs.append(_quoted(f"{rest}{str(operand.metavar).lower().strip('- .')}:{does}"))
+        lines.append(f"    {name}) _arguments {' '.join(specs)} ;;")
+    # Sourced, it registers itself; in a folder of fpath, it is called.
+    tail = ['if [[ $funcstack[1] == _uv-mutex ]]; then _uv-mutex "$@"; else compdef _uv-mutex uv-mutex; fi', ""]
+    return "\n".join([*lines, "    esac", "}", *tail])
+
+
+def _zsh_options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in options(parser):
+        about = (action.help or "").replace("[", "(").replace("]", ")").replace(":", "\\:")
+        does = f"({_words(action)})" if action.choices else _ZSH[_kind(action)]
+        value = "" if action.nargs == 0 else f":{str(action.metavar or action.dest).lower()}:{does}"
+        for name in action.option_strings:
+            yield _quoted(f"{name}[{about}]{value}")
+
+
+def _fish(parser: argparse.ArgumentParser) -> str:
+    lines = ["complete -c uv-mutex -f"]
+    lines += [f"complete -c uv-mutex -n __fish_use_subcommand {_fish_option(each)}" for each in options(parser)]
+    for name, (command, about) in commands(parser).items():
+        lines.append(f"complete -c uv-mutex -n __fish_use_subcommand -a {name} -d {_quoted(about)}")
+        seen = f"complete -c uv-mutex -n '__fish_seen_subcommand_from {name}'"
+        lines += [f"{seen} {_fish_option(each)}" for each in options(command)]
+        operand = _operand(command)
+        if operand and operand.choices:
+            lines.append(f"{seen} -xa {_quoted(_words(operand))}")
+        elif operand and _kind(operand) != _NOTHING:
+            lines.append(f"{seen} {_FISH[_kind(operand)].replace('-rF', '-F')}")
+    return "\n".join([*lines, ""])
+
+
+def _fish_option(action: argparse.Action) -> str:
+    flags = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in action.option_strings)
+    if action.choices:
+        flags += f" -xa {_quoted(_words(action))}"
+    elif action.nargs != 0:
+        flags += f" {_FISH[_kind(action)]}"
+    return f"{flags} -d {_quoted(action.help or '')}"
+
+
+def _quoted(text: str) -> str:
+    """In single quotes, as all three shells read them."""
+    return "'" + text.replace("'", "\u2019") + "'"
