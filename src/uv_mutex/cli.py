@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--peer", action="store_true", help="meet the doctor of another host, and try the lock out with it"
     )
     doctor.add_argument(
-        "--seconds", type=_seconds, default=60.0, metavar="N", help="how long to wait for that one; default: 60"
+        "--seconds", type=seconds, default=60.0, metavar="N", help="how long to wait for that one; default: 60"
     )
     timeline = command(
         "timeline", _timeline, "draw a UV_MUTEX_LOG: who waited, who held the lock, who went on", _TIMELINE
@@ -195,11 +195,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor(arguments.project, with_peer=arguments.peer, seconds=arguments.seconds)
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e6:
+def seconds(text: str) -> float:
+    """A number of seconds. (argparse shows this name to who writes something else.)
+
+    :raises ValueError: if it is none.
+    """
+    number = float(text)
+    if not 0 <= number < 1e6:
         raise ValueError(text)
-    return seconds
+    return number
 
 
 def _timeline(arguments: argparse.Namespace) -> int:

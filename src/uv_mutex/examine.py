@@ -5,7 +5,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 
-from uv_mutex import lease, messages, mounts, probe, waiters
+from uv_mutex import history, lease, messages, mounts, probe, waiters
 from uv_mutex import place as places
 from uv_mutex.errors import MutexError
 from uv_mutex.finding import Finding, bad, fine, warning
@@ -16,7 +16,7 @@ from uv_mutex.place import Place
 _SKEW_SECONDS = 5.0
 #: What belongs to work that lasts moments is left over after that.
 _LEFT_OVER_SECONDS = 300.0
-_PASSING = ("peer.", probe.PREFIX, "backend.")
+_PASSING = ("peer.", probe.PREFIX, "backend.", f".{history.PREFIX}")
 
 
 def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
@@ -32,11 +32,11 @@ def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
         # In a folder where we can't write, nothing can be tried out; that was said just now.
         if not shut_out or os.access(os.path.dirname(place.path), os.W_OK):
             yield from _kind(place, mount)
+        yield from left_over(place)
     except MutexError as error:
         yield bad(*messages.cannot_lock(str(error)))
     except OSError as error:
         yield bad(*messages.cannot_try(error.filename or place.path, error))
-    yield from left_over(place)
 
 
 def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:

@@ -78,7 +78,8 @@ def field(text: str) -> str:
 def _halve(path: str, mode: int) -> None:
     """Keep the newer half. A line that another adds in this very moment may be lost."""
     kept = read(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
-    temporary = f"{path}.{system.getpid()}"
+    folder, name = system.split(path)
+    temporary = f"{folder}/.{name}.{system.getpid()}"  # by another name than what is read
     places.write_new(temporary, mode, kept)
     system.rename(temporary, path)
 

@@ -17,13 +17,16 @@ def project_at(folder: str | None) -> Project:
     except NoUvError:  # a few answers depend on its version; without one those of the oldest do
         uv = ""
     # As `uv sync` would: of all guarded calls it has the fewest ways to be led elsewhere.
-    words = ["sync", *([] if folder is None else ["--project", folder])]
+    words = ["sync", *([] if folder is None else [f"--project={folder}"])]
     call = commandline.parse(words, lambda _subcommand: "")
-    assert call is not None
+
+    def at_least(wanted: str) -> bool:
+        return bool(uv) and realuv.version_at_least(uv, wanted)
+
     settings = project.Settings(os.environ, lambda subcommand: realuv.help_text(uv, [subcommand]) if uv else "")
     try:
-        found = project.find(call, settings, lambda wanted: bool(uv) and realuv.version_at_least(uv, wanted))
         here = os.getcwd()
+        found = project.find(call, settings, at_least) if call else None
     except OSError as error:
         raise MutexError(messages.no_folder(error)) from None
     if found is None:

@@ -156,7 +156,7 @@ def foreign(path: str, uid: int) -> _Found:
 
 
 def left_over(paths: list[str]) -> _Found:
-    shown = " ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    shown = " ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return f"killed calls left {shown}", "remove them while no call runs; they do no harm"
 
 

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from uv_mutex import messages, probe
 from uv_mutex import place as places
+from uv_mutex.errors import MutexError
 from uv_mutex.finding import Finding, bad, fine, warning
 from uv_mutex.place import Place
 
@@ -39,6 +40,15 @@ def meet(place: Place, seconds: float) -> Iterable[Finding]:
     :param place: the lock.
     :param seconds: how long to wait for the other.
     """
+    try:
+        yield from _meet(place, seconds)
+    except MutexError as error:
+        yield bad(*messages.cannot_lock(str(error)))
+    except OSError as error:
+        yield bad(*messages.cannot_try(error.filename or place.path, error))
+
+
+def _meet(place: Place, seconds: float) -> Iterable[Finding]:
     if place.is_folder:
         return
     lease = _wants_lease(place)
@@ -90,7 +100,10 @@ def _create(path: str) -> Iterator[str]:
         yield got
     finally:
         if got == probe.GOT:
-            os.unlink(marker)
+            try:
+                os.unlink(marker)
+            except FileNotFoundError:  # the other got it as well
+                pass
 
 
 def _is_doctor(name: str) -> bool:

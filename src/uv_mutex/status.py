@@ -163,9 +163,10 @@ def _watch(project: Project) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             columns, rows = os.get_terminal_size(sys.stdout.fileno())
-            lines = [terminal.cut(terminal.printable(line), columns - 1) for line in Status(project).lines()]
+            # A terminal that doesn't know its size says 0.
+            lines = [terminal.cut(terminal.printable(line), (columns or 80) - 1) for line in Status(project).lines()]
             # Overwritten rather than wiped first, which would flicker.
-            _print(["\x1b[H" + "\x1b[K\n".join(lines[: rows - 1]) + "\x1b[K\n\x1b[J"], end="")
+            _print(["\x1b[H" + "\x1b[K\n".join(lines[: (rows or 24) - 1]) + "\x1b[K\n\x1b[J"], end="")
             time.sleep(_REDRAW_SECONDS)
     _print([])
 

@@ -51,9 +51,8 @@ def timeline(logs: Sequence[Path], output: Path, *, form: str) -> None:
     :param form: SVG, for a browser, or CHROME, the trace events that Perfetto opens.
     :raises MutexError: if a log can't be read or holds no call, or the output can't be written.
     """
-    for log in logs:
-        if output.exists() and log.exists() and output.samefile(log):
-            raise MutexError(messages.draws_over(output))
+    if any(_same(output, log) for log in logs):
+        raise MutexError(messages.draws_over(output))
     calls = sorted((call for log in logs for call in _read(log)), key=lambda call: (call.start, call.host, call.pid))
     if not calls:
         raise MutexError(messages.nothing_to_draw(logs))
@@ -62,6 +61,13 @@ def timeline(logs: Sequence[Path], output: Path, *, form: str) -> None:
             file.writelines(svg.draw(calls) if form == SVG else _trace(calls))
     except OSError as error:
         raise MutexError(messages.cannot_draw(output, error)) from None
+
+
+def _same(output: Path, log: Path) -> bool:
+    try:
+        return output.samefile(log)
+    except OSError:
+        return False
 
 
 def _read(log: Path) -> Iterator[Call]:

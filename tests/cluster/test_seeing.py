@@ -14,6 +14,19 @@ from support.gluster import Host, Volume, project_on
 from support.terminal import wait_until
 
 NOWHERE = "http://127.0.0.1:9/simple"
+#: A file system on which a file can be created twice.
+NOT_EXCLUSIVE = """\
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <string.h>
+int open64(const char *path, int flags, ...) {
+    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
+    __builtin_va_list rest; __builtin_va_start(rest, flags);
+    int mode = __builtin_va_arg(rest, int); __builtin_va_end(rest);
+    return real(path, strstr(path, "/probe.") ? flags & ~O_EXCL : flags, mode);
+}
+"""
 PRETENDING = "int flock(int fd, int operation) { return 0; }\n"
 
 
@@ -75,17 +88,26 @@ def test_doctors_meet(pair: list[Host], backend: str) -> None:
         assert line.endswith("and lease excluded between the two hosts; nothing to do")
 
 
-@pytest.mark.parametrize("backend", ["flock"])
-def test_a_flock_that_stays_on_its_host(pair: list[Host], tmp_path: Path) -> None:
+def preloaded(host: Host, tmp_path: Path, source: str) -> str:
+    """A library to load first, where every host sees it."""
     compiler = need.executable("gcc")
-    (tmp_path / "flock.c").write_text(PRETENDING)
-    library = Path(pair[0].mount).parent / "pretending.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "flock.c"], check=True)
+    (tmp_path / "preload.c").write_text(source)
+    library = Path(host.mount).parent / "preload.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "preload.c"], check=True)
+    return str(library)
+
+
+@pytest.mark.parametrize("backend", ["flock"])
+def test_locks_that_stay_on_their_host(pair: list[Host], tmp_path: Path) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
-    for status, line in meet(pair, project, LD_PRELOAD=str(library)):
+    for status, line in meet(pair, project, LD_PRELOAD=preloaded(pair[0], tmp_path, PRETENDING)):
         assert status == 2
         assert line.startswith("NOT PROTECTED  saw host-")
         assert "and flock did not exclude between the two hosts; set UV_MUTEX_BACKEND=lease on every host" in line
+    library = preloaded(pair[0], tmp_path, NOT_EXCLUSIVE)
+    for status, line in meet(pair, project, LD_PRELOAD=library, UV_MUTEX_BACKEND="lease"):
+        assert status == 2
+        assert line.endswith("and lease did not exclude between the two hosts; move the project to another file system")
 
 
 def test_one_has_a_flock_and_one_has_not(serve: Callable[..., Volume]) -> None:

@@ -168,7 +168,14 @@ def test_backends_that_differ(project: Project) -> None:
 def test_what_killed_calls_left(project: Project) -> None:
     assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
     folder = project.root / ".uv-mutex"
-    old = ["backend.node-3.5", "lock.lease.dead.1.2.3", "peer.node-3.5.0123456789abcdef", "probe.x", "waiting.node-3.5"]
+    old = [
+        ".calls.node-3.5",
+        "backend.node-3.5",
+        "lock.lease.dead.1.2.3",
+        "peer.node-3.5.0123456789abcdef",
+        "probe.x",
+        "waiting.node-3.5",
+    ]
     for name in (*old, "probe.young"):
         (folder / name).touch()
     for name in old:
@@ -186,10 +193,10 @@ def test_what_killed_calls_left(project: Project) -> None:
         f"nobody renewed the lease {marker} for 60 s, so its holder is dead; nothing, the next call takes it over "
         "after 31 s; or remove it while no call runs"
     )
-    for number in range(8):
+    for number in range(11):
         (folder / f"waiting.node-3.{number}").touch()
         os.utime(folder / f"waiting.node-3.{number}", (5, 5))
-    assert "waiting.node-3.4 and 3 more; remove them" in examined(project, 1)
+    assert "waiting.node-3.6 and 3 more; remove them" in examined(project, 1)
 
 
 def test_git_tracks_the_lock(project: Project) -> None:
@@ -228,10 +235,10 @@ def test_as_another_user(project: Project) -> None:
         outside.chmod(0o755)
         env = {**project.env("newest"), "HOME": "/nowhere", "PATH": f"{outside}/bin:/usr/bin:/bin"}
 
-        def as_other(status: int) -> str:
+        def as_other(status: int, *more: str) -> str:
             words = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-IS"]
-            done = run(project, [*words, f"{outside}/bin/uv-mutex", "doctor", str(shared)], env, cwd="/")
-            assert done.returncode == status, done
+            done = run(project, [*words, f"{outside}/bin/uv-mutex", "doctor", str(shared), *more], env, cwd="/")
+            assert (done.returncode, done.stderr) == (status, b""), done
             return done.stdout.decode()
 
         need.that(
@@ -247,6 +254,11 @@ def test_as_another_user(project: Project) -> None:
         shared.chmod(0o777)
         text = as_other(2)
         assert f"{shared}/.uv-mutex/lock belongs to user 0, and you can't write it; ask them to `chmod g+w" in text
+        text = as_other(2, "--peer")
+        assert "NOT PROTECTED  the lock can't be tried out: " in text.splitlines()[-1]
+        (shared / ".uv-mutex").chmod(0o700)
+        text = as_other(2, "--peer")
+        assert f"{shared}/.uv-mutex/lock: Permission denied; give yourself write access there" in text.splitlines()[-1]
     finally:
         shutil.rmtree(outside)
 
@@ -323,3 +335,10 @@ def test_peer(project: Project) -> None:
         assert found.startswith(f"saw {os.uname().nodename} (pid ")
         assert found.endswith("which is on this host too; run one of the two on another host")
     assert {path.name for path in (project.root / ".uv-mutex").iterdir()} == {"lock", ".gitignore"}
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "x", "1e9"])
+def test_seconds_that_are_none(project: Project, seconds: str) -> None:
+    done = run(project, ["uv-mutex", "doctor", "--peer", "--seconds", seconds], project.env("newest"))
+    assert done.returncode == 2
+    assert done.stderr.decode().endswith(f"error: argument --seconds: invalid seconds value: '{seconds}'\n")

@@ -230,6 +230,8 @@ def test_what_stands_in_the_way(project: Project, tmp_path: Path) -> None:
     assert line == "uv-mutex: cannot start ./absent: No such file or directory; check that file"
     (project.root / "script").write_text("#!/nowhere\n")
     assert "Permission denied; check that file" in refused(call(project, *EXEC, "./script"), 126)
+    line = refused(call(project, "uv-mutex", "exec", "--project=-x", "--", "true", cwd=tmp_path), 2)
+    assert line.startswith("uv-mutex: -x is in no project of uv: ")
     for words in (["exec", "--project", str(tmp_path), "--", "true"], ["status", str(tmp_path)]):
         line = refused(call(project, "uv-mutex", *words), 2)
         expected = "is in no project of uv: no pyproject.toml there or above; go to a project, or name its folder"

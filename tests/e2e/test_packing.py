@@ -176,6 +176,7 @@ def test_hatchling_leaves_it_out_of_wheels_but_not_of_sdists(packaged: Project) 
     """If this fails, hatchling has learned to read nested .gitignore files: README.md can drop a paragraph."""
     assert {name for name in build(packaged, "hatchling") if not name.endswith("backend")} == {
         ".uv-mutex/.gitignore",
+        f".uv-mutex/calls.{os.uname().nodename}",
         ".uv-mutex/lock",
     }
 
