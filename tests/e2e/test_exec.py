@@ -258,3 +258,11 @@ def test_finds_the_project_as_uv_does(project: Project, tmp_path: Path) -> None:
         status = json.loads(call(project, "uv-mutex", "status", "--json", cwd=cwd, **env).stdout)
         assert status["project"] == str(project.root)
         assert status["calls"][-1]["time"] > began - 1
+
+
+def test_no_note_outlives_it(project: Project) -> None:
+    """Whatever the command did: the next call asks uv."""
+    log = project.root.parent / "log"
+    for words in (["uv", "run", "true"], ["uv", "run", "true"], [*EXEC, "true"], ["uv", "run", "true"]):
+        assert call(project, *words, UV_MUTEX_LOG=str(log)).returncode == 0
+    assert [line["prepared"] for line in read_log(log)] == [True, False, False, True]
