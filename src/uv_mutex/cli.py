@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
         )
+    install.add_argument(
+        "--wire", action="store_true", help="also put it first for shells, systemd, docker exec; uninstall undoes it"
+    )
     status = command(
         "status", _status, "say who holds a project's lock, who waits, and what the last calls did", _STATUS
     )
@@ -163,15 +166,33 @@ def _install(arguments: argparse.Namespace) -> int:
     from uv_mutex.install import install
 
     folder = install(arguments.prefix)
+    if arguments.wire:
+        return _wire(folder.parent)
     print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
     # Quoted, since fish would take $PATH apart; as bytes, since a path need not be UTF-8.
     sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
     return 0
 
 
-def _uninstall(arguments: argparse.Namespace) -> int:
-    from uv_mutex.install import uninstall
+def _wire(prefix: Path) -> int:
+    """Wire the machine, say what was done, then go each way in to see where it leads."""
+    from uv_mutex import messages, reach, wiring
 
+    done, problems = wiring.wire(prefix)
+    ways, good = reach.report(str(prefix))
+    for problem in problems:
+        say(problem)
+    print(f"uv-mutex {VERSION} is in {prefix}; its lines or links are in", *done, sep="\n  ")
+    print("Each way in, tried:", *ways, messages.undo(str(prefix)), sep="\n")
+    return 0 if good and not problems else 1
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from uv_mutex.install import absolute, uninstall
+    from uv_mutex.wiring import unwire
+
+    for path in unwire(absolute(arguments.prefix)):
+        print(f"restored {path}")
     uninstall(arguments.prefix)
     return 0
 

@@ -4,6 +4,7 @@
     PREFIX/bin/uv-mutex                the command
     PREFIX/share/man/man1/uv-mutex.1   its manual page
     PREFIX/lib/uv-mutex/TAG/           uv_mutex and the libraries it needs; TAG names their content
+    PREFIX/lib/uv-mutex/path.sh        what profiles read; and python/, for PYTHONPATH: their places don't change
     PREFIX/lib/uv-mutex/manifest       every path that was made, so that no other is removed
 
 A call in flight keeps the library that it started with: an upgrade writes a new TAG, then replaces the front door in
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from uv_mutex import hot, realuv
 from uv_mutex.errors import MutexError
@@ -30,6 +32,12 @@ DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
 _LIBRARIES = ("filelock", "packaging")
 _SHARE = Path("lib/uv-mutex")
 _MANIFEST = _SHARE / "manifest"
+#: Files of hooks/ with a place that others name.
+_NAMED = {
+    "path.sh": _SHARE / "path.sh",
+    "sitecustomize.py": _SHARE / "python/sitecustomize.py",
+    "uv-mutex.pth": _SHARE / "python/uv-mutex.pth",
+}
 _DOOR, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
 _MANUAL = Path("share/man/man1/uv-mutex.1")
 _COMMAND_MARKER = b"uv-mutex command of this prefix"
@@ -46,7 +54,7 @@ def install(prefix: Path) -> Path:
     :param prefix: where to; made if it isn't there.
     :raises MutexError: if that can't be done. What was installed before then still works.
     """
-    prefix = _absolute(prefix)
+    prefix = absolute(prefix)
     for name in (_DOOR, _COMMAND):
         if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
             raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
@@ -65,7 +73,7 @@ def uninstall(prefix: Path) -> None:
 
     :raises MutexError: if nothing is installed there, or something can't be removed.
     """
-    prefix = _absolute(prefix)
+    prefix = absolute(prefix)
     try:
         names = _read_manifest(prefix)
     except OSError as error:
@@ -82,7 +90,11 @@ def uninstall(prefix: Path) -> None:
         raise MutexError(f"cannot remove {error.filename}: {error.strerror}; remove it by hand") from None
 
 
-def _absolute(prefix: Path) -> Path:
+def absolute(prefix: Path) -> Path:
+    """Where a prefix lies.
+
+    :raises MutexError: if PATH can't hold it.
+    """
     try:
         path = os.path.abspath(prefix.expanduser())
     except RuntimeError:
@@ -105,11 +117,17 @@ def _install(made: "_Made", shebang: str) -> None:
     modules = [library / name for name in files if name.endswith(".py")]
     hot_modules = library / f"hot.{sys.implementation.cache_tag}"
     # Noted before anything is made: an installation that breaks off can still be removed.
-    made.plan([*(library / name for name in files), *map(_compiled, modules), hot_modules, _MANUAL, _COMMAND, _DOOR])
+    named = [name for name in _NAMED.values() if name.suffix == ".py"]
+    planned = [*(library / name for name in files), *map(_compiled, modules), hot_modules]
+    made.plan([*planned, *_NAMED.values(), *map(_compiled, named), _MANUAL, _COMMAND, _DOOR])
     for name, source in files.items():
         made.file(library / name, source.read_bytes())
+    for name, place in _NAMED.items():
+        made.file(place, (_hooks() / name).read_bytes())
     for module in modules:
         made.compile(module)
+    for module in named:
+        made.compile(module, PycInvalidationMode.CHECKED_HASH)  # a next version has the same place
     made.file(hot_modules, hot.freeze(Path(__file__).parent))
     made.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
@@ -288,26 +306,27 @@ class _Made:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def compile(self, module: Path) -> None:
-        """Bytecode that Python takes as it is, without a look at the source."""
+    def compile(self, module: Path, mode: PycInvalidationMode = PycInvalidationMode.UNCHECKED_HASH) -> None:
+        """Bytecode that Python takes as it is, by default without a look at the source."""
         compiled = self.prefix / _compiled(module)
         py_compile.compile(
             str(self.prefix / module),
             cfile=str(compiled),
             doraise=True,
             optimize=0,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            invalidation_mode=mode,
         )
         compiled.chmod(0o644)
 
     def forget_libraries(self, keep: str) -> None:
         """Remove the libraries that were replaced more than a day ago."""
         share = len(_SHARE.parts)
+        others = {keep, _MANIFEST.name, *(place.parts[share] for place in _NAMED.values())}
         now = time.time()
         gone = []
         for name in self._names:
             parts = Path(name).parts
-            if parts[:share] != _SHARE.parts or len(parts) == share or parts[share] in (keep, _MANIFEST.name):
+            if parts[:share] != _SHARE.parts or len(parts) == share or parts[share] in others:
                 continue
             library = self.prefix.joinpath(*parts[: share + 1])
             if not library.is_dir() or now - library.stat().st_mtime > _GRACE_SECONDS:

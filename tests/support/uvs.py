@@ -17,16 +17,22 @@ VERSIONS = ("0.5.31", "0.7.8", "0.8.24", "0.9.30", "newest")
 all_versions = pytest.mark.parametrize("uv_version", VERSIONS)
 
 
+def cache() -> Path:
+    """A folder for what outlives a test session."""
+    folder = Path(os.environ.get("UV_MUTEX_TEST_CACHE") or "~/.cache/uv-mutex-tests").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @lru_cache
 def uv(version: str) -> Path:
     """The real uv of a version, installed first where the cache lacks it.
 
     :param version: a version number, or "newest": what the package index calls newest, asked once a day.
     """
-    cache = Path(os.environ.get("UV_MUTEX_TEST_CACHE") or "~/.cache/uv-mutex-tests").expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{version}.lock"):
-        return _newest(cache) if version == "newest" else _fixed(cache, version)
+    place = cache()
+    with FileLock(place / f"{version}.lock"):
+        return _newest(place) if version == "newest" else _fixed(place, version)
 
 
 @lru_cache
@@ -35,35 +41,35 @@ def numeric_version(version: str) -> str:
     return _ask(uv(version))
 
 
-def _fixed(cache: Path, version: str) -> Path:
-    binary = _place(cache, version)
+def _fixed(folder: Path, version: str) -> Path:
+    binary = _place(folder, version)
     if not binary.exists():
-        _install(cache, f"uv=={version}")
+        _install(folder, f"uv=={version}")
     return binary
 
 
-def _newest(cache: Path) -> Path:
-    stamp = cache / "newest.txt"
+def _newest(folder: Path) -> Path:
+    stamp = folder / "newest.txt"
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     day, version = stamp.read_text().split() if stamp.exists() else ("", "")
-    if day != today or not _place(cache, version).exists():
-        version = _install(cache, "uv")
+    if day != today or not _place(folder, version).exists():
+        version = _install(folder, "uv")
         stamp.write_text(f"{today} {version}\n")
-    return _place(cache, version)
+    return _place(folder, version)
 
 
-def _place(cache: Path, version: str) -> Path:
-    return cache / f"uv-{version}" / "uv"
+def _place(folder: Path, version: str) -> Path:
+    return folder / f"uv-{version}" / "uv"
 
 
-def _install(cache: Path, requirement: str) -> str:
+def _install(folder: Path, requirement: str) -> str:
     """Install into a passing venv and keep the binary alone: on PATH, its folder brings no python and no pip."""
-    with tempfile.TemporaryDirectory(dir=cache, prefix="venv-") as venv:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="venv-") as venv:
         _run(sys.executable, "-m", "venv", venv)
         pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         _run(*pip, "--only-binary", "uv", requirement)
         version = _ask(Path(venv, "bin", "uv"))
-        place = _place(cache, version)
+        place = _place(folder, version)
         place.parent.mkdir(exist_ok=True)
         os.replace(Path(venv, "bin", "uv"), place)
     return version
