@@ -141,7 +141,7 @@ def _systemd(env: dict[str, str]) -> str | None:
         if os.path.isdir("/run/systemd/system"):
             return _variable(["systemctl", "show-environment"], env)
         return wiring.service_path()
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    runtime = wiring.runtime_folder()
     if os.path.isdir(f"{runtime}/systemd"):
         return _variable(["systemctl", "--user", "show-environment"], {**env, "XDG_RUNTIME_DIR": runtime})
     for folder in ("/usr/lib", "/lib"):

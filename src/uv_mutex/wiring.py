@@ -212,12 +212,19 @@ def has_systemd() -> bool:
     return any(os.path.isdir(f"{folder}/systemd/system") for folder in ("/usr/lib", "/lib", "/etc"))
 
 
+def runtime_folder() -> str:
+    """Where a user's own manager can be spoken to; `su` sets no variable for it."""
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+
+
 def reload_systemd() -> None:
     """Tell a manager that runs; those that don't will read it when they start."""
     user = [] if os.geteuid() == 0 else ["--user"]
     if os.path.isdir("/run/systemd/system"):
+        environ = {"XDG_RUNTIME_DIR": runtime_folder(), **os.environ}
+        reload = ["systemctl", *user, "daemon-reload"]
         try:
-            subprocess.run(["systemctl", *user, "daemon-reload"], capture_output=True, timeout=60, check=False)
+            subprocess.run(reload, env=environ, capture_output=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired):
             pass
 

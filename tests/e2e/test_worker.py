@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import filelock
 import packaging
 import pytest
-from support.debian import DOCKER_PATH, SSH_PATH, Machine, machine
+from support.debian import DOCKER_PATH, SSH_PATH, Machine, booted, machine
 from support.herd import read_log
 from support.uvs import uv
 
@@ -95,6 +96,8 @@ def snapshot(debian: Machine) -> dict[str, object]:
         for path in (debian.root / top).rglob("*"):
             status = path.lstat()
             kind = stat.S_IFMT(status.st_mode)
+            if ".cache" in path.parts:  # uv's
+                continue
             content: object = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else kind
             seen[str(path.relative_to(debian.root))] = (content, status.st_mode, status.st_uid, status.st_gid)
     return seen
@@ -169,3 +172,216 @@ def test_twice_is_once_and_undo_leaves_no_trace(user: str, place: str, debian: M
     again = worker(debian, "--undo", user=user)
     prefix = "/opt/uv-mutex" if user == "root" else "/home/joe/.local/share/uv-mutex"
     assert (again.returncode, again.stderr) == (1, f"uv-mutex: nothing is installed in {prefix}; name its --prefix\n")
+
+
+def test_a_running_systemd(debian: Machine) -> None:
+    """Services, and those of a user's own manager, once wired while systemd runs."""
+    give_uv(debian, "/usr/local/bin", "root")
+    with booted(debian) as system:
+        before = system.run(["systemctl", "show-environment"]).stdout
+        assert system.run(["systemctl", "start", "user@1000"]).returncode == 0
+        for user in ("joe", "root"):  # root last, whose links would do for a system manager on their own
+            done = system.run(["su", "-", user, "-c", f"python3 /repo/hooks/worker --wheelhouse {_WHEELS}"])
+            assert done.returncode == 0, done.stdout + done.stderr
+            home = "/opt" if user == "root" else "/home/joe/.local/share"
+            line = f"cd /srv/{user} && UV_MUTEX_LOG=/srv/{user}/log UV_OFFLINE=1 uv sync -q && command -v uv"
+            service = ["systemd-run", "--wait", "--pipe", "--quiet", "sh", "-c", line]
+            if user == "joe":
+                service.insert(1, "--user")
+                command = f"XDG_RUNTIME_DIR=/run/user/1000 {shlex.join(service)}"
+                service = ["su", "-", "joe", "-s", "/bin/sh", "-c", command]
+            done = system.run(service)
+            assert (done.returncode, done.stdout) == (0, f"{home}/uv-mutex/bin/uv\n"), done.stderr
+            assert len(read_log(debian.path(f"/srv/{user}/log"))) == 1
+        for user in ("joe", "root"):
+            done = system.run(["su", "-", user, "-c", "python3 /repo/hooks/worker --undo"])
+            assert done.returncode == 0, done.stderr
+        assert system.run(["systemctl", "show-environment"]).stdout == before
+
+
+def test_what_others_changed_since_stays(debian: Machine) -> None:
+    before = snapshot(debian)
+    done = worker(debian)
+    assert done.returncode == 0
+    assert "  ok    login shell (sh -l): the shim, but no real uv is on that PATH\n" in done.stdout
+    for name in ("/etc/bash.bashrc", "/etc/environment", "/etc/profile.d/zz-uv-mutex.sh"):
+        with debian.path(name).open("a") as file:
+            file.write("# later\n")
+    debian.path("/usr/local/sbin/uv").unlink()
+    debian.path("/usr/local/sbin/uv").symlink_to("/elsewhere")
+    assert worker(debian, "--undo").returncode == 0
+    after = snapshot(debian)
+    places = {"etc/bash.bashrc", "etc/environment", "etc/profile.d/zz-uv-mutex.sh", "usr/local/sbin/uv"}
+    assert changed(before, after) == places
+    for name in places - {"usr/local/sbin/uv"}:
+        old, new = before.get(name, (b"",)), after[name]
+        assert isinstance(old, tuple)
+        assert isinstance(new, tuple)
+        assert new[0] == old[0] + b"# later\n"
+
+
+@pytest.mark.parametrize(("problem", "reason"), [("ro", "Read-only file system"), ("full", "No space left on device")])
+def test_places_that_cannot_be_written(problem: str, reason: str, debian: Machine) -> None:
+    """The others are wired, all can be undone, and no file is cut short."""
+    give_uv(debian, "/usr/local/bin", "root")
+    etc = debian.path("/etc")
+    before = snapshot(debian)
+    if problem == "ro":
+        subprocess.run(["mount", "--bind", etc, etc], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", etc], check=True)
+    else:
+        copy = debian.root.parent / "etc"
+        subprocess.run(["cp", "-a", etc, copy], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", etc], check=True)
+        subprocess.run(["cp", "-a", f"{copy}/.", etc], check=True)
+        with (etc / "filler").open("wb", buffering=0) as filler:
+            assert filler.write(bytes(1 << 23)) < 1 << 23
+        before["etc/filler"] = snapshot(debian)["etc/filler"]
+    try:
+        done = worker(debian)
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert f"uv-mutex: cannot write /etc/bash.bashrc: {reason}; run this again once it can be written" in lines
+        assert all(line.endswith("run this again once it can be written") for line in lines)
+        assert "  /usr/local/sbin/uv\n" in done.stdout
+        wired = snapshot(debian)
+        assert {name for name in changed(before, wired) if name.startswith("etc/") and "." in name[4:]} <= {
+            f"etc/{folder}" for folder in ("systemd/system.conf.d", "environment.d")
+        }
+        for way in _NO_PROFILE:
+            assert goes_through(debian, way, "root") == "shim", way
+        assert worker(debian, "--undo").returncode == 0
+        assert changed(before, snapshot(debian)) == set()
+    finally:
+        subprocess.run(["umount", etc], check=True)
+
+
+def test_undo_that_cannot_goes_on_later(debian: Machine) -> None:
+    before = snapshot(debian)
+    worker(debian)
+    etc = debian.path("/etc")
+    subprocess.run(["mount", "--bind", etc, etc], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", etc], check=True)
+    done = worker(debian, "--undo")
+    assert done.returncode == 2
+    assert (
+        "cannot restore /etc/bash.bashrc: Read-only file system; make it writable, and uninstall again" in done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+    assert "/opt/uv-mutex" not in debian.path("/root/.bashrc").read_text()
+    subprocess.run(["umount", etc], check=True)
+    assert worker(debian, "--undo").returncode == 0
+    assert changed(before, snapshot(debian)) == set()
+
+
+def test_it_says_where_the_real_uv_stays_first(debian: Machine) -> None:
+    give_uv(debian, "/usr/local/sbin", "root")
+    give_uv(debian, ".local/bin", "joe")
+    with debian.path("/root/.bashrc").open("a") as file:
+        file.write("return\n")
+    foreign = debian.path("/usr/local/sbin/uv").lstat().st_ino
+    done = worker(debian)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "uv-mutex: /usr/local/sbin/uv is not a uv-mutex shim, and is left alone: "
+        "calls by that folder go past the shim\n"
+    )
+    assert debian.path("/usr/local/sbin/uv").lstat().st_ino == foreign
+    lines = done.stdout.splitlines()
+    assert "  ok    login shell (bash -l): the shim, then /usr/local/sbin/uv" in lines
+    docker = "  PAST  docker exec (no profile): /usr/local/sbin/uv comes first; put /opt/uv-mutex/bin before its folder"
+    assert f"{docker} there" in lines
+    joes = "  PAST  joe's shells: a profile there may put /home/joe/.local/bin/uv first; run this as joe too"
+    assert joes in lines
+    assert goes_through(debian, ["sh", "-c"], "root") == "past the shim"
+    assert goes_through(debian, ["bash", "-lc"], "joe") == "past the shim"
+    assert worker(debian, user="joe").returncode == 0
+    assert goes_through(debian, ["bash", "-lc"], "joe") == "shim"
+
+
+def test_a_user_is_told_what_needs_root(debian: Machine) -> None:
+    give_uv(debian, "/usr/local/bin", "root")
+    done = worker(debian, user="joe")
+    assert done.returncode == 0
+    assert (
+        "docker exec (no profile): not reached without root; run this as root, or set PATH in the image" in done.stdout
+    )
+    assert goes_through(debian, ["sh", "-c"], "joe") == "past the shim"
+
+
+def test_a_prefix_that_others_cannot_reach(debian: Machine) -> None:
+    debian.path("/root").chmod(0o700)
+    done = worker(debian, "--prefix", "/root/shim")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "uv-mutex: other users cannot reach /root/shim/bin/uv, since /root is closed to them; "
+        "choose a --prefix such as /opt/uv-mutex, and a Python outside a home folder\n"
+    )
+    assert not debian.path("/usr/local/sbin/uv").exists()
+
+
+def test_from_a_folder_of_wheels_alone(debian: Machine, tmp_path: Path) -> None:
+    give_uv(debian, "/usr/local/bin", "root")
+    wheel = tmp_path / "uv_mutex-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for folder, name in (("src/uv_mutex", "uv_mutex"), ("hooks", "uv_mutex/hooks")):
+            for path in (_ROOT / folder).rglob("*"):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    archive.write(path, f"{name}/{path.relative_to(_ROOT / folder)}")
+    debian.copy(wheel, f"{_WHEELS}/{wheel.name}")
+    debian.copy(_ROOT / "hooks/worker", f"{_WHEELS}/worker")
+    subprocess.run(["rm", "-r", debian.path("/repo")], check=True)
+    done = debian.run(["python3", f"{_WHEELS}/worker"])
+    assert done.returncode == 0, done.stderr
+    assert goes_through(debian, ["sh", "-c"], "root") == "shim"
+    for command in (f"{_WHEELS}/worker", *debian.path("/opt/uv-mutex/lib").rglob("hooks/worker")):
+        path = str(command).removeprefix(str(debian.root))
+        assert debian.run(["python3", path]).returncode == 0, path  # the installed one needs no wheels
+    assert debian.run(["python3", f"{_WHEELS}/worker", "--undo"]).returncode == 0
+
+
+@pytest.mark.network
+def test_from_a_clone_and_the_package_index(debian: Machine) -> None:
+    give_uv(debian, "/usr/local/bin", "root")
+    debian.copy(Path("/etc/resolv.conf").resolve(), "/etc/resolv.conf")
+    certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    debian.path("/certificates").write_bytes(Path(certificates).read_bytes())
+    carried = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "_PROXY" in name.upper()}
+    env = {"HOME": "/root", "PATH": DOCKER_PATH, **carried, "PIP_CERT": "/certificates"}
+    env.pop("PIP_FIND_LINKS", None)
+    done = debian.run(_WORKER, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert goes_through(debian, ["sh", "-c"], "root") == "shim"
+
+
+def test_errors_say_what_to_do(debian: Machine) -> None:
+    """Nothing is changed by any of them."""
+    debian.copy(debian.path(_WHEELS), "/two")
+    debian.path("/two/filelock-1-py3-none-any.whl").touch()
+    debian.copy(debian.path(_WHEELS), "/damaged")
+    debian.path("/damaged/packaging-99.0-py3-none-any.whl").write_text("no zip")
+    debian.path("/empty").mkdir()
+    before = snapshot(debian)
+    cases = {
+        "/two": "/two holds 2 wheels of filelock; leave one there",
+        "/damaged": "/damaged/packaging-99.0-py3-none-any.whl is damaged (File is not a zip file); fetch it again",
+        "/empty": "/empty has no wheel of filelock; `pip download --no-deps -d /empty filelock packaging`",
+        "/none": "/none is not a folder; name the one that holds the wheels",
+    }
+    for folder, message in cases.items():
+        done = debian.run([*_WORKER, "--wheelhouse", folder])
+        assert (done.returncode, done.stderr) == (1, f"uv-mutex: {message}\n")
+    subprocess.run(["rm", "-r", debian.path("/usr/lib/python3.11/ensurepip")], check=True)
+    done = debian.run(_WORKER)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "uv-mutex: /usr/bin/python3 has no ensurepip; "
+        "install python3-venv, or name a folder of wheels with --wheelhouse\n"
+    )
+    debian.copy(_ROOT / "hooks/worker", "/alone")
+    done = debian.run(["python3", "/alone"])
+    assert (done.returncode, done.stderr) == (
+        1,
+        "uv-mutex: no wheels beside /alone; name their folder with --wheelhouse\n",
+    )
+    assert changed(before, snapshot(debian)) == set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from support import need
 from support.uvs import cache
 
 #: Beyond a minimal system: what the tests of ways in need to be there.
-_PACKAGES = "python3 python3-venv ca-certificates systemd dbus libpam-systemd zsh fish".split()
+_PACKAGES = "python3 python3-venv ca-certificates systemd dbus dbus-user-session libpam-systemd zsh fish".split()
 _CODENAME = "bookworm"
 #: The PATH that Docker gives a container, and the one of `ssh HOST COMMAND` without PAM.
 DOCKER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,3 +122,62 @@ def machine(folder: Path) -> Iterator[Machine]:
         if not mounted.returncode:
             subprocess.run(["umount", "--lazy", root], check=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+#: Makes a root folder the whole system of new namespaces, and becomes its systemd.
+_BOOT = """\
+mount --make-rprivate / && mount --rbind {root} {root} && cd {root}
+mount -t proc proc proc && mount -t sysfs none sys && mount -t cgroup2 none sys/fs/cgroup
+for folder in run tmp dev; do mount -t tmpfs none $folder; done
+mkdir dev/pts dev/shm && mount -t devpts -o newinstance,ptmxmode=666 none dev/pts && ln -s pts/ptmx dev/ptmx
+for name in null zero random urandom tty full; do touch dev/$name && mount --bind /dev/$name dev/$name; done
+exec chroot . /usr/bin/env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system
+"""
+
+
+class Booted:
+    """A machine whose own systemd runs."""
+
+    def __init__(self, init: int) -> None:
+        self._init = init
+
+    def run(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command there, as root with PATH alone."""
+        entered = ["nsenter", f"--target={self._init}", "--all", "--root", "--wd", "--", "/usr/bin/env", "-i"]
+        return subprocess.run(
+            [*entered, f"PATH={DOCKER_PATH}", "HOME=/root", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@contextmanager
+def booted(system: Machine) -> Iterator[Booted]:
+    """Start a machine, in namespaces of its own and without a network. At the end all its processes are killed."""
+    script = _BOOT.format(root=system.root)
+    isolated = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--net", "--kill-child"]
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            [*isolated, "sh", "-euc", script], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            running = None
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                if children:
+                    running = Booted(int(children[0]))
+                    if running.run(["systemctl", "is-system-running"]).stdout.strip() in ("running", "degraded"):
+                        break
+                time.sleep(0.1)
+            else:
+                output.seek(0)
+                need.that(False, f"systemd does not start in a namespace here: {output.read()[-2000:]}")
+            assert running is not None
+            yield running
+        finally:
+            process.kill()
+            process.wait(60)
