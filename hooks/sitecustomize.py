@@ -1,20 +1,10 @@
 """Puts the shim first on PATH in every Python process, for what it starts; then runs the sitecustomize that this hides.
 
-With PYTHONPATH=PREFIX/lib/uv-mutex/python, or by a link to the uv-mutex.pth there from an environment's site-packages.
-Any Python may read this, old ones too.
+With PYTHONPATH=PREFIX/lib/uv-mutex/python. Where no variable can be set, link the uv-mutex.pth of that folder into an
+environment's site-packages instead.
 """
 
-import os
 import sys
-
-
-def _put_first():
-    shim = os.path.realpath(__file__).rsplit("/", 4)[0] + "/bin"
-    if not os.access(shim + "/uv", os.X_OK):
-        return
-    path = os.environ.get("PATH", os.defpath)
-    if path.split(":", 1)[0] != shim:
-        os.environ["PATH"] = ":".join([shim] + [folder for folder in path.split(":") if folder != shim])
 
 
 def _hidden():
@@ -41,10 +31,10 @@ def _run(spec):
 
 _spec = None
 try:
-    _put_first()
-    if __name__ == "sitecustomize":
-        _spec = _hidden()
-except Exception:  # noqa: BLE001 - a Python that doesn't start is worse than any call past the shim
+    import uv_mutex_first  # noqa: F401
+
+    _spec = _hidden()
+except Exception:  # noqa: BLE001 - as there
     pass
 if _spec is not None and _spec.loader is not None:
     _run(_spec)

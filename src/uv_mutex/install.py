@@ -35,8 +35,7 @@ _MANIFEST = _SHARE / "manifest"
 #: Files of hooks/ with a place that others name.
 _NAMED = {
     "path.sh": _SHARE / "path.sh",
-    "sitecustomize.py": _SHARE / "python/sitecustomize.py",
-    "uv-mutex.pth": _SHARE / "python/uv-mutex.pth",
+    **{name: _SHARE / "python" / name for name in ("sitecustomize.py", "uv_mutex_first.py", "uv-mutex.pth")},
 }
 _DOOR, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
 _MANUAL = Path("share/man/man1/uv-mutex.1")

@@ -335,8 +335,8 @@ def test_from_a_folder_of_wheels_alone(debian: Machine, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert goes_through(debian, ["sh", "-c"], "root") == "shim"
     for command in (f"{_WHEELS}/worker", *debian.path("/opt/uv-mutex/lib").rglob("hooks/worker")):
-        path = str(command).removeprefix(str(debian.root))
-        assert debian.run(["python3", path]).returncode == 0, path  # the installed one needs no wheels
+        inside = str(command).removeprefix(str(debian.root))
+        assert debian.run(["python3", inside]).returncode == 0, inside  # the installed one needs no wheels
     assert debian.run(["python3", f"{_WHEELS}/worker", "--undo"]).returncode == 0
 
 
