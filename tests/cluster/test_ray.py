@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,8 +166,10 @@ class _Cluster:
         return self.base / "witness"
 
     @contextlib.contextmanager
-    def started(self, way: str, *, shimmed: bool = True) -> Iterator[subprocess.Popen[bytes]]:
-        """Start the driver. At the end of the context, all that it started is killed."""
+    def started(
+        self, way: str, *, shimmed: bool = True, extra: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the driver, with more variables. At the end of the context, all that it started is killed."""
         command, kinds = _WAYS[way]
         self._witness.mkdir()
         script = self._witness / "uv"
@@ -183,6 +185,7 @@ class _Cluster:
             RAY_TMPDIR=str(self.base),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_worker_maximum_startup_concurrency=str(_WORKERS),  # else only as many at once as there are cores
+            **(extra or {}),
         )
         arguments = [str(self.base), json.dumps(kinds), json.dumps([_NODES, _WORKERS, _TASKS])]
         # The shell is the namespace's init: it reaps orphans, and when it ends all others are killed.
@@ -332,6 +335,25 @@ def _figures(tasks: list[dict[str, Any]], log: list[dict[str, Any]], starts: lis
         f"{len(tasks)} tasks, {workers} workers, {nodes} nodes; {len(log)} calls in the log, {prepared} prepared, "
         f"{waited} waited; {len(starts)} starts of the real uv"
     )
+
+
+@pytest.mark.parametrize("uv_version", ["newest"])
+def test_a_raylet_whose_path_has_no_shim(cluster: _Cluster) -> None:
+    """PYTHONPATH alone, hooks/sitecustomize.py: the driver's Python, and so raylets and all workers, get the PATH."""
+    hook = {"PYTHONPATH": str(cluster.shim.prefix / "lib/uv-mutex/python")}
+    with cluster.started("hook", shimmed=False, extra=hook) as driver:
+        driver.wait(240)
+    tasks, log = cluster.tasks, cluster.log
+    assert tasks, cluster.explain()
+    assert not cluster.errors
+    _check_tasks(tasks, "hook")
+    calls = {line["pid"]: line for line in log}
+    _check_workers_are_in_the_log(tasks, calls)
+    # Past the shim: the call that started the driver, before any Python of ours.
+    children = [start for start in cluster.starts if f" {cluster.shim.uv} " in start.parents_words]
+    past = [start for start in cluster.starts if start.pid not in calls and start not in children]
+    assert [start.words.split()[:2] for start in past] == [["run", "driver.py"]]
+    print(f"\nPYTHONPATH: {_figures(tasks, log, cluster.starts)}")
 
 
 @pytest.mark.parametrize("uv_version", ["0.7.8"])
