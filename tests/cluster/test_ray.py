@@ -185,8 +185,8 @@ class _Cluster:
             RAY_TMPDIR=str(self.base),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_worker_maximum_startup_concurrency=str(_WORKERS),  # else only as many at once as there are cores
-            **(extra or {}),
         )
+        env |= extra or {}
         arguments = [str(self.base), json.dumps(kinds), json.dumps([_NODES, _WORKERS, _TASKS])]
         # The shell is the namespace's init: it reaps orphans, and when it ends all others are killed.
         line = f"ip link set lo up && {command} {shlex.join(arguments)}; exit $?"

@@ -1,0 +1,188 @@
+"""hooks/Dockerfile, built and run by buildah: there is no registry here, so its base is a local image of Debian."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import need
+from support.debian import DOCKER_PATH, machine
+from support.uvs import uv
+from support.wheels import make_wheel
+
+pytestmark = [pytest.mark.network, pytest.mark.serial]
+
+_ROOT = Path(__file__).parents[2]
+_MIB = 1 << 20
+_NAMES = [f"package-{number}" for number in range(6)]
+_TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
+#: What the tests have no use for, and the storage would copy many times.
+_HEAVY = (
+    "usr/share/doc usr/share/man usr/share/locale usr/share/fish usr/share/zoneinfo usr/share/info var/lib/apt/lists "
+    "usr/lib/systemd usr/bin/perl usr/share/perl5 usr/lib/x86_64-linux-gnu/perl-base usr/bin/fish var/cache"
+).split()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """buildah with images of its own."""
+
+    folder: Path
+
+    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """One command of buildah."""
+        options: list[str | Path] = [
+            "--root",
+            self.folder / "images",
+            "--runroot",
+            self.folder / "run",
+            "--storage-driver",
+            "vfs",
+        ]
+        done = subprocess.run(
+            [need.executable("buildah"), *options, *words], capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def build(self, base: str, name: str, **arguments: str) -> subprocess.CompletedProcess[str]:
+        """Build hooks/Dockerfile on a base image."""
+        assigned = [f"--build-arg={key}={value}" for key, value in {"BASE": f"localhost/{base}", **arguments}.items()]
+        options = ["--isolation", "chroot", "--tag", f"localhost/{name}", *assigned]
+        return self.run("bud", *options, "--file", _ROOT / "hooks/Dockerfile", _ROOT, check=False)
+
+    def image(self, name: str, folder: Path, **env: str) -> None:
+        """Make an image of a folder."""
+        container = self.run("from", "scratch").stdout.strip()
+        self.run("copy", "--quiet", container, folder, "/")
+        self.run("config", *(f"--env={key}={value}" for key, value in env.items()), container)
+        self.run("commit", "--quiet", "--rm", container, f"localhost/{name}")
+
+    @contextlib.contextmanager
+    def container(self, image: str) -> Iterator[str]:
+        """A container of an image."""
+        container = self.run("from", f"localhost/{image}").stdout.strip()
+        yield container
+        self.run("rm", container)
+
+    def size(self, container: str, below: str = "") -> int:
+        """The bytes of its files, each inode once."""
+        root = self.run("mount", container).stdout.strip()
+        command = ["du", "--summarize", "--apparent-size", "--block-size=1", f"{root}/{below}"]
+        return int(subprocess.check_output(command, text=True).split()[0])
+
+    def exec(self, container: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in it with the image's own user and PATH, as `docker exec` does."""
+        return self.run("run", "--isolation", "chroot", container, "--", *words, check=False)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """A storage with two base images: `python`, a Debian with Python 3, and `managed`, with a uv's own alone."""
+    need.root()
+    folder = tmp_path_factory.mktemp("buildah")
+    made = Storage(folder)
+    env = {name: value for name, value in os.environ.items() if re.match("PIP_|.*_PROXY", name.upper())}
+    env |= {"PATH": DOCKER_PATH, "PIP_CERT": "/certificates"}
+    env.pop("PIP_FIND_LINKS", None)
+    try:
+        with machine(folder / "machine") as debian:
+            for name in _HEAVY:
+                subprocess.run(["rm", "-rf", debian.root / name], check=True)
+            certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+            shutil.copy(certificates, debian.root / "certificates")
+            subprocess.run(["chroot", debian.root, "userdel", "--remove", "joe"], check=True, capture_output=True)
+            made.image("python", debian.root, **env)
+            # As where uv put it: what Debian calls prefix is found from where the program lies.
+            managed = debian.root / "opt/python/cpython-3.11.2-linux-x86_64-gnu"
+            (managed / "bin").mkdir(parents=True)
+            (managed / "lib").mkdir()
+            for name in ("bin/python3.11", "lib/python3.11"):
+                subprocess.run(["mv", debian.root / "usr" / name, managed / name], check=True)
+            shutil.copy(uv("newest"), debian.root / "usr/local/bin/uv")
+            made.image("managed", debian.root, UV_PYTHON_INSTALL_DIR="/opt/python", **env)
+        yield made
+    finally:
+        made.run("rm", "--all", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(storage: Storage, container: str, version: str) -> None:
+    """The image's user goes through the shim by every way in; runs and adds at once are right."""
+    assert storage.exec(container, "sh", "-c", "id -u; pwd; echo $HOME").stdout.split() == ["1000", "/work", "/home/uv"]
+    assert storage.exec(container, "uv", "--version").stdout.startswith(f"uv {version}")
+    for way in (["sh", "-c"], ["sh", "-lc"], ["bash", "-lc"], ["bash", "-ic"], ["env", "-i", f"PATH={DOCKER_PATH}"]):
+        found = storage.exec(container, *way, *(["which", "uv"] if way[0] == "env" else ["command -v uv"]))
+        assert found.stdout.strip() in ("/opt/uv-mutex/bin/uv", "/usr/local/sbin/uv"), (way, found.stderr)
+    offline = "--no-index --find-links /wheels"
+    calls = [*(f"uv add {offline} {name}" for name in _NAMES), *[f"uv run {offline} python -c 'print(1)'"] * 2]
+    herd = " & ".join(f"{call} || echo failed" for call in calls)
+    script = f"cp /pyproject.toml . && export UV_MUTEX_LOG=/work/log && {{ {herd} & wait; }} && cat pyproject.toml log"
+    done = storage.exec(container, "sh", "-c", script)
+    assert "failed" not in done.stdout, done.stderr
+    assert done.stdout.count('"command": ') == len(calls)
+    assert [name for name in _NAMES if f'"{name}' in done.stdout.partition('{"time"')[0]] == _NAMES, done.stdout
+
+
+def test_an_image(storage: Storage, tmp_path: Path) -> None:
+    done = storage.build("python", "made", UV_VERSION="0.7.8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in _NAMES:
+        make_wheel(tmp_path / "wheels", name)
+    (tmp_path / "pyproject.toml").write_text(_TOML)
+    with storage.container("made") as container, storage.container("python") as base:
+        before, after = storage.size(base), storage.size(container)
+        programs = sum(storage.size(container, f"usr/local/bin/{name}") for name in ("uv", "uvx"))
+        shim = after - before - programs
+        print(f"\nbase {before / _MIB:.0f} MiB, uv {programs / _MIB:.1f}, shim {shim / _MIB:.1f}")
+        assert shim <= 5 * _MIB
+        root = Path(storage.run("mount", container).stdout.strip())
+        assert not [
+            path for path in ("build", "root/.cache") if (root / path).exists() and any((root / path).iterdir())
+        ]
+        storage.run("copy", "--quiet", container, tmp_path / "wheels", "/wheels")
+        storage.run("copy", "--quiet", container, tmp_path / "pyproject.toml", "/pyproject.toml")
+        check(storage, container, "0.7.8")
+
+
+def test_a_python_that_uv_manages(storage: Storage) -> None:
+    """With the uv that the base image has, since no version is asked for."""
+    done = storage.build("managed", "made-managed", USER_ID="1234")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with storage.container("made-managed") as container:
+        root = Path(storage.run("mount", container).stdout.strip())
+        first = (root / "opt/uv-mutex/bin/uv").read_text().partition("\n")[0]
+        assert first.startswith("#!/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11 ")
+        (root / "work/pyproject.toml").write_text(_TOML)
+        done = storage.exec(container, "sh", "-c", "id -u; UV_MUTEX_LOG=log uv sync --offline -q && cat log")
+        assert done.stdout.startswith("1234\n")
+        assert '"command": "uv sync' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "arguments", "message"),
+    [
+        (
+            "managed",
+            {"UV_PYTHON_INSTALL_DIR": "/nowhere"},
+            "the base image has no Python 3.10 or newer, which the shim needs; add one to it: "
+            "apt-get install -y python3 python3-venv, or UV_PYTHON_INSTALL_DIR=/opt/python uv python install",
+        ),
+    ],
+)
+def test_an_image_without_python_says_what_to_do(
+    base: str, arguments: dict[str, str], message: str, storage: Storage
+) -> None:
+    container = storage.run("from", f"localhost/{base}").stdout.strip()
+    storage.run("config", *(f"--env={name}={value}" for name, value in arguments.items()), container)
+    storage.run("commit", "--quiet", "--rm", container, "localhost/none")
+    done = storage.build("none", "not-made")
+    assert done.returncode
+    assert f"uv-mutex: {message}\n" in done.stderr
