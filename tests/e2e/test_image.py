@@ -25,8 +25,9 @@ _NAMES = [f"package-{number}" for number in range(6)]
 _TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
 #: What the tests have no use for, and the storage would copy many times.
 _HEAVY = (
-    "usr/share/doc usr/share/man usr/share/locale usr/share/fish usr/share/zoneinfo usr/share/info var/lib/apt/lists "
-    "usr/lib/systemd usr/bin/perl usr/share/perl5 usr/lib/x86_64-linux-gnu/perl-base usr/bin/fish var/cache"
+    "usr/share/doc usr/share/man usr/share/locale usr/share/fish usr/share/zoneinfo usr/share/info usr/share/zsh "
+    "usr/share/perl5 usr/lib/systemd usr/lib/x86_64-linux-gnu/gconv usr/lib/x86_64-linux-gnu/perl-base usr/bin/perl "
+    "usr/bin/fish var/cache var/lib/apt/lists"
 ).split()
 
 
@@ -122,12 +123,14 @@ def check(storage: Storage, container: str, version: str) -> None:
         found = storage.exec(container, *way, *(["which", "uv"] if way[0] == "env" else ["command -v uv"]))
         assert found.stdout.strip() in ("/opt/uv-mutex/bin/uv", "/usr/local/sbin/uv"), (way, found.stderr)
     offline = "--no-index --find-links /wheels"
-    calls = [*(f"uv add {offline} {name}" for name in _NAMES), *[f"uv run {offline} python -c 'print(1)'"] * 2]
-    herd = " & ".join(f"{call} || echo failed" for call in calls)
-    script = f"cp /pyproject.toml . && export UV_MUTEX_LOG=/work/log && {{ {herd} & wait; }} && cat pyproject.toml log"
+    runs = [f"uv run {offline} python -c 'print(1)'"] * 2
+    adds = [f"uv add {offline} {name}" for name in _NAMES]
+    herds = (" & ".join(f"{{ {call} || echo failed; }}" for call in calls) for calls in (runs, adds))
+    both = "".join(f"{herd} & wait; " for herd in herds)
+    script = f"cp /pyproject.toml .; export UV_MUTEX_LOG=/work/log; {both} cat pyproject.toml log"
     done = storage.exec(container, "sh", "-c", script)
     assert "failed" not in done.stdout, done.stderr
-    assert done.stdout.count('"command": ') == len(calls)
+    assert done.stdout.count('"command": ') == len(runs) + len(adds)
     assert [name for name in _NAMES if f'"{name}' in done.stdout.partition('{"time"')[0]] == _NAMES, done.stdout
 
 
@@ -167,22 +170,30 @@ def test_a_python_that_uv_manages(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "arguments", "message"),
+    ("base", "change", "message"),
     [
         (
             "managed",
-            {"UV_PYTHON_INSTALL_DIR": "/nowhere"},
+            "rm -r /opt/python",
             "the base image has no Python 3.10 or newer, which the shim needs; add one to it: "
             "apt-get install -y python3 python3-venv, or UV_PYTHON_INSTALL_DIR=/opt/python uv python install",
         ),
+        (
+            "python",
+            "rm -r /usr/lib/python3.11/ensurepip",
+            "/usr/bin/python3 has no ensurepip; add python3-venv to the base image",
+        ),
+        (
+            "python",
+            "printf '#!/bin/sh\\necho uv 0.1.2\\n' >/usr/local/sbin/uv; chmod +x /usr/local/sbin/uv",
+            "UV_VERSION is 0.7.8, but uv 0.1.2 comes first on the base image's PATH",
+        ),
     ],
 )
-def test_an_image_without_python_says_what_to_do(
-    base: str, arguments: dict[str, str], message: str, storage: Storage
-) -> None:
+def test_a_build_that_stops_says_what_to_do(base: str, change: str, message: str, storage: Storage) -> None:
     container = storage.run("from", f"localhost/{base}").stdout.strip()
-    storage.run("config", *(f"--env={name}={value}" for name, value in arguments.items()), container)
-    storage.run("commit", "--quiet", "--rm", container, "localhost/none")
-    done = storage.build("none", "not-made")
+    storage.run("run", "--isolation", "chroot", "--user", "0", container, "--", "sh", "-c", change)
+    storage.run("commit", "--quiet", "--rm", container, "localhost/changed")
+    done = storage.build("changed", "not-made", UV_VERSION="0.7.8")
     assert done.returncode
     assert f"uv-mutex: {message}\n" in done.stderr
