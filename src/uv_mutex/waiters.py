@@ -6,12 +6,15 @@ renewed for half a minute, says nothing any more.
 
 import os
 import time
-from collections.abc import Iterator
 
 from uv_mutex import holder as holders
 from uv_mutex import place as places
 from uv_mutex.holder import Holder
 from uv_mutex.place import Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREFIX = "waiting."
 _STALE_SECONDS = 30.0
@@ -79,7 +82,7 @@ def orphans(place: Place) -> list[str]:
     return [path for path, holder, _ in _signs(place) if holder is None or _is_over(path, holder)]
 
 
-def _signs(place: Place) -> Iterator[tuple[str, Holder | None, str]]:
+def _signs(place: Place) -> "Iterator[tuple[str, Holder | None, str]]":
     """Every file, with who wrote it, and the name of the lock."""
     folder = os.path.dirname(place.path)
     try:
