@@ -253,11 +253,6 @@ def foreign_link(path: str) -> str:
     return f"{path} is not a uv-mutex shim, and is left alone: calls by that folder go past the shim"
 
 
-def not_a_file(path: str) -> str:
-    """A folder, a pipe, a device where a profile should be."""
-    return f"{path} is not a regular file, and is left alone"
-
-
 def way(name: str, prefix: str, first: str, real: str, *, shimmed: bool) -> str:
     """What one way in finds now."""
     if not first:

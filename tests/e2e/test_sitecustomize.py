@@ -18,8 +18,15 @@ from support.herd import read_log
 from support.project import Project, run
 from support.shim import Shim
 
+
+def _starts(python: str) -> bool:
+    """Not so for a version manager's stand-in for a Python that isn't there."""
+    return subprocess.run([python, "-c", ""], env={}, capture_output=True, check=False).returncode == 0
+
+
 #: This one, and others that a machine may have.
-_PYTHONS = [sys.executable, *filter(None, (shutil.which(f"python3.{minor}") for minor in range(10, 16)))]
+_OTHERS = filter(None, (shutil.which(f"python3.{minor}") for minor in range(10, 16)))
+_PYTHONS = [sys.executable, *filter(_starts, _OTHERS)]
 _SHOW = "import json, os, sys; print(json.dumps([os.environ.get('PATH'), sys.modules['sitecustomize'].__file__]))"
 _SYNC = "import subprocess; subprocess.run(['uv', 'sync', '-q'], check=True)"
 _SITE = "import site; print(site.getsitepackages()[0])"
