@@ -19,14 +19,15 @@ from support.project import Project, run
 from support.shim import Shim
 
 
-def _starts(python: str) -> bool:
-    """Not so for a version manager's stand-in for a Python that isn't there."""
-    return subprocess.run([python, "-c", ""], env={}, capture_output=True, check=False).returncode == 0
+def _itself(python: str) -> str:
+    """Where it really lies: a version manager's stand-in changes PATH. Empty if there is nothing behind it."""
+    command = [python, "-c", "import sys; print(sys.executable)"]
+    return subprocess.run(command, env={}, capture_output=True, text=True, check=False).stdout.strip()
 
 
 #: This one, and others that a machine may have.
 _OTHERS = filter(None, (shutil.which(f"python3.{minor}") for minor in range(10, 16)))
-_PYTHONS = [sys.executable, *filter(_starts, _OTHERS)]
+_PYTHONS = list(dict.fromkeys([sys.executable, *filter(None, map(_itself, _OTHERS))]))
 _SHOW = "import json, os, sys; print(json.dumps([os.environ.get('PATH'), sys.modules['sitecustomize'].__file__]))"
 _SYNC = "import subprocess; subprocess.run(['uv', 'sync', '-q'], check=True)"
 _SITE = "import site; print(site.getsitepackages()[0])"
