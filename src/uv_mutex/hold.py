@@ -61,10 +61,10 @@ class Hold:
         """Wait for the uv of each `uv run` that had the lock before; call it before anything is changed."""
         from uv_mutex import leavers
 
-        began = time.monotonic()
         for taken in self._locks:
-            leavers.outlast(taken.place, self._project.environment)
-        self._patience.waited += time.monotonic() - began
+            began = time.monotonic()
+            if leavers.outlast(taken.place, self._project.environment):
+                self._patience.waited += time.monotonic() - began
 
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""

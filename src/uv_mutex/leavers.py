@@ -21,50 +21,57 @@ _BLIND_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.001, 0.02, 1.5
 
 
-def outlast(place: "Place", environment: str) -> None:
+def outlast(place: "Place", environment: str) -> bool:
     """Wait for those who left this lock. Never fails.
 
     :param place: the lock; it is held, and the line that says who holds it was just written.
     :param environment: the environment's folder.
+    :returns: whether there was anyone to wait for.
     """
+    waited = False
     if place.is_folder:
-        return
+        return waited
     folder, name = system.split(place.path)
     here = history.PREFIX + system.uname().nodename
     try:
         for file in system.listdir(folder):
             if file == here:
-                _outlast_here(f"{folder}/{file}", name, environment)
+                waited = _outlast_here(f"{folder}/{file}", name, environment) or waited
             elif file.startswith(history.PREFIX):
-                _outlast_there(f"{folder}/{file}", name, place)
+                waited = _outlast_there(f"{folder}/{file}", name, place) or waited
     except OSError:
         pass
+    return waited
 
 
-def _outlast_here(path: str, lock: str, environment: str) -> None:
+def _outlast_here(path: str, lock: str, environment: str) -> bool:
     now = time.time()
     left = {pid: when for when, pid in _Tail(path, lock).left if when > now - _LONGEST_SECONDS}
     if left and not system.exists("/proc/self/stat"):
         time.sleep(min(_BLIND_SECONDS, max(0.0, max(left.values()) + _BLIND_SECONDS - now)))
-        return
+        return True
     checking = [pid for pid in left if _is_checking(pid, environment)]
     if not checking:
-        return
+        return False
     # Who waits for us while we wait: a command of `uv run` that calls uv, or a build that its check has started.
     above = _above()
     until = time.monotonic() + _LONGEST_SECONDS
-    pause = _FIRST_PAUSE
+    pause, waited = _FIRST_PAUSE, False
     while any(pid not in above and _is_checking(pid, environment) for pid in checking) and time.monotonic() < until:
         time.sleep(pause)
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+        pause, waited = min(pause * _GROWTH, _LONGEST_PAUSE), True
+    return waited
 
 
-def _outlast_there(path: str, lock: str, place: "Place") -> None:
+def _outlast_there(path: str, lock: str, place: "Place") -> bool:
     tail = _Tail(path, lock)
-    if tail.left:
-        # Hosts' clocks differ. How old the last line is, the file server says.
-        age = _written(place.path) - _written(path) + tail.last - tail.left[-1][0]
-        time.sleep(min(_REMOTE_SECONDS, max(0.0, _REMOTE_SECONDS - age)))
+    if not tail.left:
+        return False
+    # Hosts' clocks differ. How old the last line is, the file server says.
+    age = _written(place.path) - _written(path) + tail.last - tail.left[-1][0]
+    rest = min(_REMOTE_SECONDS, max(0.0, _REMOTE_SECONDS - age))
+    time.sleep(rest)
+    return rest > 0
 
 
 class _Tail:
