@@ -213,9 +213,12 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
                 lock.release()
             else:
                 system.close(fd)
-            if isinstance(error, OSError):
+            if not isinstance(error, OSError):
+                raise
+            if error.errno != errno.ESTALE:
                 raise places.cannot(place, "lock", error) from None
-            raise
+            time.sleep(places.PAUSE_SECONDS)  # another host removed it
+            continue
         if current:
             remote.outlast_caches(place, fd, shared=shared, waited=patience.waited > waited)
             return lock
@@ -277,6 +280,8 @@ def _is_current(fd: int, place: Place) -> bool:
     """Whether the locked file is still the one that others find."""
     try:
         there, mine = system.stat(place.path), system.fstat(fd)
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in places.GONE:
+            return False
+        raise
     return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 FOLDER = ".uv-mutex"
 FLOCK, LEASE = "flock", "lease"
-_ATTEMPTS, _PAUSE_SECONDS = 20, 0.05
+#: Errors of a file that another host removed, or that lies in a folder which it is just making: NFS, GlusterFS.
+GONE = (errno.ENOENT, errno.ESTALE)
+_ATTEMPTS, PAUSE_SECONDS = 20, 0.05
 _IGNORE_EVERYTHING = b"# made by uv-mutex\n*\n"
 
 
@@ -91,18 +93,14 @@ def open_file(place: Place) -> int:
     for attempt in range(_ATTEMPTS):
         try:
             fd = system.open(place.path, system.O_RDWR | system.O_NOFOLLOW | system.O_NONBLOCK)
-        except FileNotFoundError as error:
-            if attempt == _ATTEMPTS - 1:
-                raise cannot(place, "open", error) from None
-            try:
-                _create(place)
-            except FileNotFoundError:  # GlusterFS shows a folder that another host makes before it can be used
-                time.sleep(_PAUSE_SECONDS)
-            continue
         except PermissionError as error:
             fd = _open_to_read(place, error)
         except OSError as error:
-            raise cannot(place, "open", error) from None
+            if error.errno not in GONE or attempt == _ATTEMPTS - 1:
+                raise cannot(place, "open", error) from None
+            if not _create(place):
+                time.sleep(PAUSE_SECONDS)
+            continue
         if _stat.S_ISREG(system.fstat(fd).st_mode):
             return fd
         system.close(fd)
@@ -118,7 +116,8 @@ def _open_to_read(place: Place, denied: OSError) -> int:
         raise cannot(place, "open", denied) from None
 
 
-def _create(place: Place) -> None:
+def _create(place: Place) -> bool:
+    """Make the folder and the lock file; False if that can't be yet."""
     folder = system.dirname(place.path)
     # Without a umask, folder and files have their permissions from the first moment: another user finds none closed.
     umask = system.umask(0)
@@ -133,12 +132,13 @@ def _create(place: Place) -> None:
             system.unlink(ignore)
         write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
         write_new(place.path, file_mode(place), b"")
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if error.errno in GONE:
+            return False
         raise cannot(place, "create", error) from None
     finally:
         system.umask(umask)
+    return True
 
 
 def _is_empty(path: str) -> bool:
@@ -204,17 +204,22 @@ def record_backend(place: Place, backend: str) -> str:
     """Write the kind of lock down, so that all hosts use one kind; return what stands there then."""
     path = _backend_file(place)
     temporary = f"{path}.{system.uname().nodename}.{system.getpid()}"
-    try:
-        write_new(temporary, file_mode(place), backend.encode() + b"\n")
+    for _ in range(_ATTEMPTS):
         try:
-            system.link(temporary, path)  # all or nothing, and never over another's
-        except FileExistsError:
-            pass
-        finally:
-            system.unlink(temporary)
-    except OSError:  # no hard links, or a full disk: what isn't written down can't be compared
-        return backend
-    return recorded_backend(place) or backend
+            write_new(temporary, file_mode(place), backend.encode() + b"\n")
+            try:
+                system.link(temporary, path)  # all or nothing, and never over another's
+            except FileExistsError:
+                pass
+            finally:
+                system.unlink(temporary)
+        except OSError as error:
+            if error.errno != errno.ESTALE:  # no hard links, or a full disk: what isn't written down can't be compared
+                break
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return recorded_backend(place) or backend
+    return backend
 
 
 def _backend_file(place: Place) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import pytest
 from support import need
 from support.terminal import wait_until
 
-from uv_mutex import lock, waiting
+from uv_mutex import lock, system, waiting
 from uv_mutex import place as places
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
 from uv_mutex.holder import Holder, read_holder
@@ -375,6 +376,27 @@ def test_a_file_that_may_only_be_read_is_enough() -> None:
         assert lock.held_above(place, {lock.HELD: held.mark})
         held.release()
         assert not _busy(place)
+
+
+@pytest.mark.parametrize("call", ["open", "mkdir", "stat", "link"])
+def test_a_folder_that_another_host_makes_at_this_moment(
+    place: Place, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """GlusterFS answers ESTALE then, once in some hundred calls, on whatever is asked next."""
+    real = getattr(system, call)
+    stale = iter([True] * 3)
+
+    def sometimes(*words: object, **options: object) -> object:
+        if next(stale, False):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), *words[:1])
+        return real(*words, **options)
+
+    monkeypatch.setattr(system, call, sometimes)
+    taken = _take(place)
+    assert not _filelock_gets_it(place)
+    taken.release()
+    assert places.recorded_backend(place) == "flock"
+    assert sorted(os.listdir(Path(place.path).parent)) == [".gitignore", "backend", "lock"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "symlink", "fifo", "file above"])
