@@ -17,7 +17,9 @@ def main(words: Sequence[str] | None = None) -> int:
     :param words: the words after ``uv-mutex``; None for those of this process.
     """
     if sys.platform == "win32":
-        say("Windows is not supported: it has no flock, and no exec that keeps the process")
+        from uv_mutex.messages import commands
+
+        say(commands.WINDOWS)
         return 2
     words = sys.argv[1:] if words is None else list(words)
     # What follows two dashes is not ours to read, and Python's versions read it differently.
@@ -176,14 +178,15 @@ def _install(arguments: argparse.Namespace) -> int:
 
 def _wire(prefix: Path) -> int:
     """Wire the machine, say what was done, then go each way in to see where it leads."""
-    from uv_mutex import messages, reach, wiring
+    from uv_mutex import reach, wiring
+    from uv_mutex.messages import ways
 
     done, problems = wiring.wire(prefix)
-    ways, good = reach.report(str(prefix))
+    tried, good = reach.report(str(prefix))
     for problem in problems:
         say(problem)
     print(f"uv-mutex {VERSION} is in {prefix}; its lines or links are in", *done, sep="\n  ")
-    print("Each way in, tried:", *ways, messages.undo(str(prefix)), sep="\n")
+    print("Each way in, tried:", *tried, ways.undo(str(prefix)), sep="\n")
     return 0 if good and not problems else 1
 
 

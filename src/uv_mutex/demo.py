@@ -13,6 +13,7 @@ from pathlib import Path
 from uv_mutex import realuv
 from uv_mutex.errors import MutexError
 from uv_mutex.install import install
+from uv_mutex.messages import commands
 
 #: Small, pure Python, and without dependencies of their own, so that what is counted is what was added.
 _PACKAGES = ("attrs", "certifi", "click", "filelock", "idna", "iniconfig", "packaging", "pluggy", "six", "tomlkit")
@@ -81,7 +82,7 @@ def _once(uv: str, folder: Path) -> None:
         [uv, "sync"], cwd=_project(folder), env=_environment(), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise MutexError(f"`uv sync` alone fails here, so there is nothing to show: {done.stderr.strip()}")
+        raise MutexError(commands.demo_fails_alone(done.stderr.strip()))
 
 
 def _run_herd(uv: str, folder: Path) -> Result:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-from uv_mutex import examine, finding, lookup, messages, peer, realuv, terminal, versions
+from uv_mutex import examine, finding, lookup, peer, realuv, terminal, versions
 from uv_mutex import place as places
 from uv_mutex.errors import NoUvError
 from uv_mutex.finding import Finding, bad, fine, warning
+from uv_mutex.messages import findings
 from uv_mutex.project import Project
 
 _OFF = ("off", "0", "false", "no")
@@ -38,7 +39,7 @@ def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[F
     yield from _programs()
     needed = places.needed(project, keeps_lockfile=False)
     if not needed:
-        yield warning(*messages.read_only(project.root))
+        yield warning(*findings.read_only(project.root))
     for place in needed:
         yield from examine.lock(place)
     yield from _environment(project.environment)
@@ -51,25 +52,25 @@ def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[F
 def _programs() -> Iterator[Finding]:
     """The shim, and the uv behind it."""
     if os.environ.get("UV_MUTEX", "").lower() in _OFF:
-        yield bad(*messages.switched_off())
+        yield bad(*findings.switched_off())
     first = _first_uv()
     if first is None:
-        yield bad(*messages.no_uv_on_path())
+        yield bad(*findings.no_uv_on_path())
     elif not realuv.is_shim(first):
-        yield bad(*messages.not_first(first, _shim_of_this_command()))
+        yield bad(*findings.not_first(first, _shim_of_this_command()))
     else:
         problem = _fails(first)
         yield (
-            bad(*messages.shim_fails(first, problem)) if problem else fine(f"the first uv on PATH is the shim {first}")
+            bad(*findings.shim_fails(first, problem)) if problem else fine(f"the first uv on PATH is the shim {first}")
         )
     try:
         uv = realuv.find(os.environ)
     except NoUvError as error:
-        yield bad(*messages.no_real_uv(str(error)))
+        yield bad(*findings.problem_of_a_call(str(error)))
         return
     version = versions.parse(_say_version(uv))
     if version is None:
-        yield warning(*messages.unknown_version(uv))
+        yield warning(*findings.unknown_version(uv))
         return
     yield fine(f"the real uv is {uv}, version {version}")
     for text in versions.guards(version):
@@ -118,11 +119,11 @@ def _run(words: list[str], cwd: str | None = None) -> "subprocess.CompletedProce
 def _environment(environment: str) -> Iterable[Finding]:
     if not os.path.isdir(environment) or os.access(environment, os.W_OK):
         return []
-    return [warning(*messages.environment_unwritable(environment))]
+    return [warning(*findings.environment_unwritable(environment))]
 
 
 def _git(root: str) -> Iterable[Finding]:
     done = _run(["git", "ls-files", "-z", "--", places.FOLDER], cwd=root)
     if done is None or done.returncode or not done.stdout:  # no git, no repository, or all is well
         return []
-    return [warning(*messages.tracked(f"{root}/{places.FOLDER}"))]
+    return [warning(*findings.tracked(f"{root}/{places.FOLDER}"))]

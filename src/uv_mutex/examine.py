@@ -5,10 +5,11 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 
-from uv_mutex import history, lease, messages, mounts, probe, waiters
+from uv_mutex import history, lease, mounts, probe, waiters
 from uv_mutex import place as places
 from uv_mutex.errors import MutexError
 from uv_mutex.finding import Finding, bad, fine, warning
+from uv_mutex.messages import findings
 from uv_mutex.mounts import Mount
 from uv_mutex.place import Place
 
@@ -34,9 +35,9 @@ def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
             yield from _kind(place, mount)
         yield from left_over(place)
     except MutexError as error:
-        yield bad(*messages.cannot_lock(str(error)))
+        yield bad(*findings.problem_of_a_call(str(error)))
     except OSError as error:
-        yield bad(*messages.cannot_try(error.filename or place.path, error))
+        yield bad(*findings.cannot_try(error.filename or place.path, error))
 
 
 def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
@@ -48,10 +49,10 @@ def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
         )
         return
     if forced not in (None, places.FLOCK, places.LEASE):
-        yield bad(*messages.unknown_backend(forced))
+        yield bad(*findings.unknown_backend(forced))
         return
     if forced and recorded and forced != recorded:
-        yield bad(*messages.mixed(place.path, forced, recorded))
+        yield bad(*findings.mixed(place.path, forced, recorded))
         return
     with probe.file(place) as path:
         second = probe.two_descriptors(path)
@@ -63,21 +64,21 @@ def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
         if not forced and not recorded:
             why = "there is no flock here"
         if probe.created_twice(path) != probe.BUSY:
-            yield bad(*messages.lease_does_not_exclude(path))
+            yield bad(*findings.lease_does_not_exclude(path))
             return
         yield fine(f"{place.path} is locked by lease ({why}), and that excludes")
         skew = probe.clock_skew(path)
         if abs(skew) > _SKEW_SECONDS:
-            yield warning(*messages.clock_skew(skew))
+            yield warning(*findings.clock_skew(skew))
 
 
 def _flock(place: Place, mount: Mount | None, second: str, why: str) -> Iterator[Finding]:
     kind = mount.name if mount else "a file system that can't be told"
     if second == probe.MISSING:
-        yield bad(*messages.no_flock(place.path, kind))
+        yield bad(*findings.no_flock(place.path, kind))
         return
     if second != probe.BUSY:
-        yield bad(*messages.does_not_exclude(place.path, kind))
+        yield bad(*findings.does_not_exclude(place.path, kind))
         return
     yield fine(f"{place.path} is locked by flock ({why}), and that excludes on this host")
     if mount is None:
@@ -89,9 +90,9 @@ def _flock(place: Place, mount: Mount | None, second: str, why: str) -> Iterator
             f"{mount.point} is {kind}, whose flock reaches every host", "make sure with `uv-mutex doctor --peer`"
         )
     elif mount.flock_reach == mounts.UNKNOWN:
-        yield warning(*messages.unknown_reach(mount.point, kind))
+        yield warning(*findings.unknown_reach(mount.point, kind))
     else:
-        yield bad(*messages.pretends(mount.point, kind))
+        yield bad(*findings.pretends(mount.point, kind))
 
 
 def _two_descriptors_of_a_folder(path: str) -> str:
@@ -114,9 +115,9 @@ def _shut_out(place: Place) -> Iterable[Finding]:
         found = os.stat(path)
         missing = needed & ~stat.S_IMODE(found.st_mode) & 0o077
         if found.st_uid != os.geteuid() and not os.access(path, os.W_OK):
-            yield warning(*messages.foreign(path, found.st_uid))
+            yield warning(*findings.foreign(path, found.st_uid))
         elif missing:
-            yield warning(*messages.shuts_out(path, needed))
+            yield warning(*findings.shuts_out(path, needed))
 
 
 def left_over(place: Place) -> Iterator[Finding]:
@@ -131,11 +132,11 @@ def left_over(place: Place) -> Iterator[Finding]:
             old.append(f"{folder}/{name}")
     old += sorted(waiters.orphans(place))
     if old:
-        yield warning(*messages.left_over(old))
+        yield warning(*findings.left_over(old))
     marker = lease.marker(place)
     idle = _age(marker)
     if idle > lease.LEASE_SECONDS + _SKEW_SECONDS:
-        yield warning(*messages.dead_lease(marker, idle))
+        yield warning(*findings.dead_lease(marker, idle))
 
 
 def _age(path: str) -> float:

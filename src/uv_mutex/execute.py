@@ -6,9 +6,10 @@ import signal as signals
 from collections.abc import Sequence
 from typing import NoReturn
 
-from uv_mutex import freshness, lock, lookup, messages, place, process, system
+from uv_mutex import freshness, lock, lookup, place, process, system
 from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
 from uv_mutex.hold import Hold
+from uv_mutex.messages import calls, commands
 
 #: As a shell answers for a command that it can't find.
 _NOT_FOUND = NO_UV
@@ -24,10 +25,10 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     if signals.getsignal(signals.SIGINT) is not signals.SIG_IGN:
         signals.signal(signals.SIGINT, signals.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
     if not command:
-        raise MutexError(messages.no_command())
+        raise MutexError(commands.no_command())
     path = shutil.which(command[0])
     if path is None and "/" not in command[0]:
-        raise MutexError(messages.not_found(command[0]), _NOT_FOUND)
+        raise MutexError(commands.not_found(command[0]), _NOT_FOUND)
     path = path or command[0]
     found = lookup.project_at(project)
     places = place.needed(found, keeps_lockfile=False)
@@ -45,7 +46,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
         hold.take(shared=False)
         hold.outlast_leavers()
         freshness.forget(found.environment)
-        ended = process.run_child(start, path, hold.watch(), remedy=messages.CHECK_FILE)
+        ended = process.run_child(start, path, hold.watch(), remedy=calls.CHECK_FILE)
     except MutexError as error:
         hold.release(unfinished=error.status != CANNOT_EXEC)
         hold.write(prepared=False, status=error.status)

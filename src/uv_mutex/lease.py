@@ -7,8 +7,8 @@ up again, must not go on writing: see :meth:`Lease.lost`.
 import os
 import time
 
-from uv_mutex import lock
 from uv_mutex.lock import Lock, Patience
+from uv_mutex.messages import calls
 from uv_mutex.place import LEASE, Place, file_mode
 
 TYPE_CHECKING = False
@@ -52,9 +52,9 @@ class Lease(Lock):
         now = time.monotonic()
         idle = now - self._last_seen
         if idle > LEASE_SECONDS - HEARTBEAT_SECONDS:
-            return f"it was not renewed for {idle:.0f} s"
+            return calls.not_renewed(idle)
         if self._lease.compromise:
-            return f"its lease is gone ({self._lease.compromise.reason})"
+            return calls.lease_gone(self._lease.compromise.reason)
         try:
             same = _see(marker(self.place))[:2] == self._marker
         except FileNotFoundError:
@@ -65,7 +65,7 @@ class Lease(Lock):
             self._last_seen, self._missed = now, False
             return None
         if self._missed:
-            return lock.TAKEN_OVER
+            return calls.TAKEN_OVER
         self._missed = True  # a waiter that checks for a stale lease moves it aside for a moment
         return None
 

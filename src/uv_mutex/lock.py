@@ -26,7 +26,6 @@ HELD = "UV_MUTEX_HELD"
 BUSY = (errno.EAGAIN, errno.EACCES)
 #: Errors of flock that say "not here": FUSE, Lustre without -o flock, NFS without lockd.
 MISSING = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-TAKEN_OVER = "another call took it over"
 _LONGEST_TIMEOUT = 1e9
 
 
@@ -73,13 +72,16 @@ class Lock:
 
     def lost(self) -> str | None:
         """Why others may be inside by now, None if they can't be. A network's file server can forget its clients."""
+        from uv_mutex.messages import calls
+
         try:
             if not try_flock(self._fd, shared=self.shared):
-                return TAKEN_OVER
+                return calls.TAKEN_OVER
         except OSError as error:
-            return f"the file server dropped it ({error.strerror})"
+            return calls.dropped(error)
         # That may just have taken it anew, from a server that had dropped it. Was another inside meanwhile?
-        return TAKEN_OVER if self._record and holders.read_record(self.place.path) != self._record else None
+        same = not self._record or holders.read_record(self.place.path) == self._record
+        return None if same else calls.TAKEN_OVER
 
     def release(self, *, unfinished: bool = False) -> None:
         """Let others in. The file stays: unlinked, it would split those who wait across two files.
@@ -133,7 +135,9 @@ def patience(environ: "Mapping[str, str]", *, quiet: bool, command: str = "") ->
     """
     backend = environ.get("UV_MUTEX_BACKEND") or None
     if backend not in (None, FLOCK, LEASE):
-        raise MutexError(f"UV_MUTEX_BACKEND={backend} is neither flock nor lease; set one of them, or unset it")
+        from uv_mutex.messages import calls
+
+        raise MutexError(calls.unknown_backend(backend))
     text = environ.get("UV_MUTEX_TIMEOUT")
     if not text:
         return Patience(None, quiet=quiet, backend=backend, command=command)
@@ -142,7 +146,9 @@ def patience(environ: "Mapping[str, str]", *, quiet: bool, command: str = "") ->
     except ValueError:
         limit = -1.0
     if not 0 <= limit < _LONGEST_TIMEOUT:
-        raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
+        from uv_mutex.messages import calls
+
+        raise MutexError(calls.no_number(text))
     return Patience(limit, quiet=quiet, backend=backend, command=command)
 
 
@@ -194,7 +200,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
     while True:
         recorded = places.recorded_backend(place)
         if patience.backend and recorded and patience.backend != recorded:
-            raise places.mixed(place, f"UV_MUTEX_BACKEND={patience.backend}", recorded)
+            raise places.mixed(place, patience.backend, recorded)
         wanted = patience.backend or recorded
         fd = places.open_file(place)
         lock: Lock | None = None
@@ -203,7 +209,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
                 lock = _take_flock(fd, place, patience, shared=shared)
             if lock is None:
                 if wanted == FLOCK:
-                    raise places.mixed(place, "this host, which has no flock there,", FLOCK)
+                    raise places.mixed(place, None, FLOCK)
                 lock = _take_lease(fd, place, patience, shared=shared)
             # The first to lock decides for all; if another kind was first by a moment, do as it did.
             agreed = recorded or places.record_backend(place, lock.backend)
@@ -247,6 +253,7 @@ def _take_lease(fd: int, place: Place, patience: Patience, *, shared: bool) -> L
 def watch(locks: "list[Lock]") -> "Callable[[], str | None] | None":
     """What tells, asked again and again while a child runs, why a lock is no longer ours. None if none can be lost."""
     from uv_mutex import mounts
+    from uv_mutex.messages import calls  # now, while the file server is there
 
     fragile = [held for held in locks if held.backend == LEASE or not mounts.is_local(held.place.path)]
     if not fragile:
@@ -256,7 +263,7 @@ def watch(locks: "list[Lock]") -> "Callable[[], str | None] | None":
         for held in fragile:
             reason = held.lost()
             if reason:
-                return f"lost the lock {held.place.path}: {reason}"
+                return calls.lost(held.place.path, reason)
         return None
 
     return lost

@@ -21,4 +21,6 @@ def append(path: str, *, time: float, **fields: object) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        say(f"cannot write UV_MUTEX_LOG={path}: {error.strerror}; the call goes on without a log line")
+        from uv_mutex.messages import calls
+
+        say(calls.cannot_log(path, error))

@@ -2,8 +2,9 @@
 
 import os
 
-from uv_mutex import commandline, messages, project, realuv
+from uv_mutex import commandline, project, realuv
 from uv_mutex.errors import MutexError, NoUvError
+from uv_mutex.messages import commands
 from uv_mutex.project import Project
 
 
@@ -28,7 +29,7 @@ def project_at(folder: str | None) -> Project:
         here = os.getcwd()
         found = project.find(call, settings, at_least) if call else None
     except OSError as error:
-        raise MutexError(messages.no_folder(error)) from None
+        raise MutexError(commands.no_folder(error)) from None
     if found is None:
-        raise MutexError(messages.no_project(here if folder is None else folder))
+        raise MutexError(commands.no_project(here if folder is None else folder))
     return found

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from uv_mutex import messages, probe
 from uv_mutex import place as places
+from uv_mutex import probe
 from uv_mutex.errors import MutexError
 from uv_mutex.finding import Finding, bad, fine, warning
+from uv_mutex.messages import findings
 from uv_mutex.place import Place
 
 _STEP_SECONDS = 10.0
@@ -43,9 +44,9 @@ def meet(place: Place, seconds: float) -> Iterable[Finding]:
     try:
         yield from _meet(place, seconds)
     except MutexError as error:
-        yield bad(*messages.cannot_lock(str(error)))
+        yield bad(*findings.problem_of_a_call(str(error)))
     except OSError as error:
-        yield bad(*messages.cannot_try(error.filename or place.path, error))
+        yield bad(*findings.cannot_try(error.filename or place.path, error))
 
 
 def _meet(place: Place, seconds: float) -> Iterable[Finding]:
@@ -56,16 +57,16 @@ def _meet(place: Place, seconds: float) -> Iterable[Finding]:
         try:
             other = doctor.find(time.monotonic() + seconds)
         except _SilentError:
-            yield warning(*messages.peer_absent(seconds, os.path.dirname(place.path)))
+            yield warning(*findings.peer_absent(seconds, os.path.dirname(place.path)))
             return
         name = f"{other.host} (pid {other.pid})"
         try:
             results = doctor.try_out(other, _create if lease else _flock)
         except _SilentError:
-            yield warning(*messages.peer_lost(name))
+            yield warning(*findings.peer_lost(name))
             return
     if other.host == os.uname().nodename:
-        yield warning(*messages.peer_on_this_host(name))
+        yield warning(*findings.peer_on_this_host(name))
         return
     how = "lease" if lease else "flock"
     if results == {probe.BUSY}:
@@ -73,9 +74,9 @@ def _meet(place: Place, seconds: float) -> Iterable[Finding]:
     elif results == {probe.MISSING}:
         yield fine(f"saw {name}; neither host has a flock there, and both take the lease")
     elif probe.MISSING in results:
-        yield bad(*messages.peer_differs(name))
+        yield bad(*findings.peer_differs(name))
     else:
-        yield bad(*messages.peer_not_excluded(name, how))
+        yield bad(*findings.peer_not_excluded(name, how))
 
 
 def _wants_lease(place: Place) -> bool:

@@ -105,7 +105,9 @@ def open_file(place: Place) -> int:
             return fd
         system.close(fd)
         break
-    raise MutexError(f"cannot lock {place.path}: it is not a regular file; remove it, or set UV_MUTEX=off")
+    from uv_mutex.messages import calls
+
+    raise MutexError(calls.no_file(place.path))
 
 
 def _open_to_read(place: Place, denied: OSError) -> int:
@@ -226,21 +228,16 @@ def _backend_file(place: Place) -> str:
     return system.join(system.dirname(place.path), "backend")
 
 
-def mixed(place: Place, who: str, recorded: str) -> MutexError:
-    return MutexError(
-        f"{who} can't lock {place.path}: the project is locked by {recorded} on other hosts or before; set "
-        f"UV_MUTEX_BACKEND=lease on all of them while none runs, and remove {_backend_file(place)}"
-    )
+def mixed(place: Place, forced: str | None, recorded: str) -> MutexError:
+    """What to raise where a project is locked by another kind of lock than is ``forced``, or than this host has."""
+    from uv_mutex.messages import calls
+
+    who = f"UV_MUTEX_BACKEND={forced}" if forced else calls.THIS_HOST
+    return MutexError(calls.mixed(who, place.path, recorded, _backend_file(place)))
 
 
 def cannot(place: Place, verb: str, error: OSError) -> MutexError:
-    hints = {
-        errno.ELOOP: "it is a symlink; remove it",
-        errno.EISDIR: "remove that folder",
-        errno.EACCES: "give yourself write access there",
-        errno.EPERM: "give yourself write access there",
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
-    }
-    hint = hints.get(error.errno or 0, "mend that")
-    return MutexError(f"cannot {verb} {place.path}: {error.strerror}; {hint}, or set UV_MUTEX=off to run uv unlocked")
+    """What to raise for a lock that can't be opened, created or locked."""
+    from uv_mutex.messages import calls
+
+    return MutexError(calls.cannot(verb, place.path, error))

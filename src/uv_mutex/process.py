@@ -35,7 +35,6 @@ _PR_SET_PDEATHSIG = 1
 #: A failed exec is told apart from uv's own statuses by its errno on a pipe.
 _ERRNO_BYTES = 4
 _GUARD_SECONDS = 0.25
-_NAME_ANOTHER = "check that file, or name another in UV_MUTEX_UV"
 
 
 class Ended:
@@ -110,7 +109,7 @@ def run_child(
     name: str,
     lost: "Callable[[], str | None] | None" = None,
     *,
-    remedy: str = _NAME_ANOTHER,
+    remedy: str | None = None,
 ) -> Ended:
     """Fork, call ``start`` (which must exec), and wait for the child to end.
 
@@ -123,7 +122,7 @@ def run_child(
     :param name: what is started, for the error message.
     :param lost: asked every quarter of a second; once it gives a reason the child is killed, since two writers are
         worse than none.
-    :param remedy: what to do if it can't be started.
+    :param remedy: what to do if it can't be started; None where it is uv.
     :raises MutexError: if ``start`` could not exec, or for what ``lost`` said.
     """
     pdeathsig = _load_pdeathsig()
@@ -134,7 +133,9 @@ def run_child(
         told, tell = system.pipe()  # closed by a successful exec
         pid = system.fork()
     except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
-        raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
+        from uv_mutex.messages import calls
+
+        raise MutexError(calls.cannot_fork(name, error), CANNOT_EXEC) from None
     if not pid:
         failure = errno.EIO
         try:
@@ -169,7 +170,9 @@ def run_child(
         number = int.from_bytes(failed, "little")
         raise _cannot_exec(name, OSError(number, system.strerror(number)), remedy)
     if guard.reason:
-        raise MutexError(f"{guard.reason}; {name.rpartition('/')[2]} was stopped, run it again")
+        from uv_mutex.messages import calls
+
+        raise MutexError(calls.stopped(guard.reason, name.rpartition("/")[2]))
     return ended
 
 
@@ -324,5 +327,7 @@ def _no_core_dump() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-def _cannot_exec(name: str, error: OSError, remedy: str = _NAME_ANOTHER) -> MutexError:
-    return MutexError(f"cannot start {name}: {error.strerror}; {remedy}", CANNOT_EXEC)
+def _cannot_exec(name: str, error: OSError, remedy: str | None = None) -> MutexError:
+    from uv_mutex.messages import calls
+
+    return MutexError(calls.cannot_exec(name, error, remedy or calls.CHECK_UV), CANNOT_EXEC)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from uv_mutex import messages, realuv, wiring
+from uv_mutex import realuv, wiring
+from uv_mutex.messages import ways
 
 _MARK = "@uv-mutex@"
 _SAY = f"printf '\\n{_MARK}%s\\n' \"$PATH\""
@@ -48,16 +49,16 @@ def report(prefix: str) -> tuple[list[str], bool]:
     for found in look():
         needs_root = found.way.startswith(_DOCKER) and os.geteuid() != 0
         if found.path is None:
-            lines.append(messages.silent_way(found.way))
+            lines.append(ways.silent_way(found.way))
         elif needs_root and not found.shimmed:
-            lines.append(messages.needs_root(found.way))
+            lines.append(ways.needs_root(found.way))
         else:
-            lines.append(messages.way(found.way, prefix, found.first, found.real, shimmed=found.shimmed))
+            lines.append(ways.way(found.way, prefix, found.first, found.real, shimmed=found.shimmed))
             good &= found.shimmed
     if os.geteuid() == 0:
         for user, path in users_with_their_own():
-            lines.append(messages.own_uv(user, path))
-    lines.append(messages.out_of_reach(prefix))
+            lines.append(ways.own_uv(user, path))
+    lines.append(ways.out_of_reach(prefix))
     return lines, good
 
 

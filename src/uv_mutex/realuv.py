@@ -30,8 +30,9 @@ def find(environ: "Mapping[str, str]") -> str:
             if not is_shim(path):
                 return path
             shims.append(path)
-    beside = f" besides the shim {shims[0]}" if shims else ""
-    raise NoUvError(f"no uv on PATH{beside}; install uv, or name it in UV_MUTEX_UV")
+    from uv_mutex.messages import calls
+
+    raise NoUvError(calls.no_uv(shims[0] if shims else None))
 
 
 def is_shim(path: str) -> bool:
@@ -55,15 +56,12 @@ def first_bytes(path: str) -> bytes:
 
 
 def _check(path: str) -> str:
-    if not system.exists(path):
-        problem = "does not exist"
-    elif not _is_executable(path):
-        problem = "is not an executable file"
-    elif is_shim(path):
-        problem = "is a uv-mutex shim itself"
-    else:
+    if _is_executable(path) and not is_shim(path):
         return path
-    raise NoUvError(f"UV_MUTEX_UV={path} {problem}; set it to the real uv, or unset it")
+    from uv_mutex.messages import calls
+
+    is_there = calls.A_SHIM if _is_executable(path) else calls.NO_PROGRAM
+    raise NoUvError(calls.wrong_uv(path, is_there if system.exists(path) else calls.MISSING))
 
 
 def _is_executable(path: str) -> bool:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from uv_mutex import holder as holders
-from uv_mutex import lease, lock, lookup, messages, past, terminal, waiters
+from uv_mutex import lease, lock, lookup, past, terminal, waiters
 from uv_mutex import place as places
 from uv_mutex.errors import MutexError
 from uv_mutex.holder import Holder
+from uv_mutex.messages import commands
 from uv_mutex.past import Past
 from uv_mutex.place import Place
 from uv_mutex.project import Project
@@ -139,7 +140,7 @@ def _look_at_lease(marker: str) -> tuple[bool, str]:
         idle = time.time() - os.stat(marker).st_mtime
     except FileNotFoundError:
         return False, ""
-    return True, messages.not_renewed(idle) if idle > lease.LEASE_SECONDS else ""
+    return True, commands.not_renewed(idle) if idle > lease.LEASE_SECONDS else ""
 
 
 def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
@@ -151,7 +152,7 @@ def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
     project = lookup.project_at(folder)
     if watch:
         if as_json or not sys.stdout.isatty():
-            raise MutexError(messages.cannot_watch())
+            raise MutexError(commands.cannot_watch())
         _watch(project)
     elif as_json:
         print(json.dumps(Status(project).as_json(), indent=2))
@@ -179,7 +180,7 @@ def _print(lines: "Iterator[str] | Sequence[str]", end: str = "\n") -> None:
 
 def _state(seen: Seen, now: float) -> str:
     if seen.state == UNKNOWN:
-        return messages.cannot_look(seen.reason)
+        return commands.cannot_look(seen.reason)
     if seen.state == FREE:
         return "free"
     if seen.holder is None:

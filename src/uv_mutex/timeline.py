@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from uv_mutex import messages, svg
+from uv_mutex import svg
 from uv_mutex.errors import MutexError, say
+from uv_mutex.messages import commands
 
 SVG, CHROME = "svg", "chrome"
 _LATEST, _LONGEST = 1e11, 1e9
@@ -52,15 +53,15 @@ def timeline(logs: Sequence[Path], output: Path, *, form: str) -> None:
     :raises MutexError: if a log can't be read or holds no call, or the output can't be written.
     """
     if any(_same(output, log) for log in logs):
-        raise MutexError(messages.draws_over(output))
+        raise MutexError(commands.draws_over(output))
     calls = sorted((call for log in logs for call in _read(log)), key=lambda call: (call.start, call.host, call.pid))
     if not calls:
-        raise MutexError(messages.nothing_to_draw(logs))
+        raise MutexError(commands.nothing_to_draw(logs))
     try:
         with output.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines(svg.draw(calls) if form == SVG else _trace(calls))
     except OSError as error:
-        raise MutexError(messages.cannot_draw(output, error)) from None
+        raise MutexError(commands.cannot_draw(output, error)) from None
 
 
 def _same(output: Path, log: Path) -> bool:
@@ -82,9 +83,9 @@ def _read(log: Path) -> Iterator[Call]:
                 except (ValueError, RecursionError):
                     first_broken, broken = first_broken or number, broken + 1
     except OSError as error:
-        raise MutexError(messages.cannot_read_log(log, error)) from None
+        raise MutexError(commands.cannot_read_log(log, error)) from None
     if broken:
-        say(messages.broken_lines(log, first_broken, broken))
+        say(commands.broken_lines(log, first_broken, broken))
 
 
 def _number(value: object, limit: float) -> float:

@@ -88,9 +88,10 @@ class Wait:
         signals.pthread_sigmask(signals.SIG_SETMASK, self._old_mask)
         self._patience.waited += time.monotonic() - self.began
         if isinstance(error, _TimeUpError):
+            from uv_mutex.messages import calls
+
             holder = describe_holder(self._place, time.monotonic() - self.began)
-            limit = f"{self._patience.limit:g} s (UV_MUTEX_TIMEOUT)"
-            message = f"gave up after {limit} waiting for {holder}, which holds {self._place.path}"
+            message = calls.timed_out(self._patience.limit or 0.0, holder, self._place.path)
             raise MutexError(message, TIMED_OUT) from None
 
     def for_flock(self, fd: int, *, shared: bool) -> None:
@@ -158,7 +159,9 @@ class Wait:
             self._gone.release()
 
     def _say(self, now: float) -> bool:
-        text = f"waiting for {describe_holder(self._place, now - self.began)}"
+        from uv_mutex.messages import calls
+
+        text = calls.waiting_for(describe_holder(self._place, now - self.began))
         if self._live:
             _write(f"\r\x1b[K{terminal.fit(f'uv-mutex: {text}', sys.stderr.fileno())}")
         else:

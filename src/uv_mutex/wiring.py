@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from uv_mutex import blocks, messages, realuv
+from uv_mutex import blocks, realuv
 from uv_mutex.blocks import Block
 from uv_mutex.errors import MutexError
+from uv_mutex.messages import ways
 
 #: What Docker, systemd, sudo and Debian's root have, in this order.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,15 +56,15 @@ def wire(prefix: Path) -> tuple[list[str], list[str]]:
             blocks.put(place.path, str(prefix), place.blocks)
             done.append(place.path)
         except OSError as error:
-            problems.append(messages.not_wired(error.filename or place.path, str(error.strerror)))
+            problems.append(ways.not_wired(error.filename or place.path, str(error.strerror)))
     for link in links:
         try:
             if _link(link, prefix):
                 done.append(link)
             else:
-                problems.append(messages.foreign_link(link))
+                problems.append(ways.foreign_link(link))
         except OSError as error:
-            problems.append(messages.not_wired(link, str(error.strerror)))
+            problems.append(ways.not_wired(link, str(error.strerror)))
     reload_systemd()
     return done, problems
 
@@ -79,13 +80,13 @@ def unwire(prefix: Path) -> list[str]:
         try:
             blocks.remove(path, str(prefix), made=path in record.of("made"))
         except OSError as error:
-            problems.append(messages.not_unwired(path, str(error.strerror)))
+            problems.append(ways.not_unwired(path, str(error.strerror)))
     for link in record.of("link"):
         try:
             if os.path.islink(link) and os.readlink(link) == _target(link, prefix):
                 os.unlink(link)
         except OSError as error:
-            problems.append(messages.not_unwired(link, str(error.strerror)))
+            problems.append(ways.not_unwired(link, str(error.strerror)))
     for folder in sorted(record.of("folder"), key=len, reverse=True):
         try:
             os.rmdir(folder)
@@ -112,7 +113,7 @@ def _check_reachable(prefix: Path) -> None:
     for path in (str(prefix / "bin/uv"), *(word for word in interpreter if word.startswith("/"))):
         for folder in Path(os.path.realpath(path)).parents:
             if not folder.stat().st_mode & 0o001:
-                raise MutexError(messages.unreachable(path, str(folder)))
+                raise MutexError(ways.unreachable(path, str(folder)))
 
 
 def _machine(prefix: Path) -> Iterator[Place]:
@@ -286,7 +287,7 @@ class _Record:
         try:
             blocks.write(self._path, os.fsencode("".join(f"{line}\n" for line in self._lines)))
         except OSError as error:
-            raise MutexError(messages.no_record(self._path, str(error.strerror))) from None
+            raise MutexError(ways.no_record(self._path, str(error.strerror))) from None
 
     def _note(self, kind: str, path: str) -> None:
         self._lines[f"{kind}\t{path}"] = None

@@ -17,8 +17,9 @@ from support import need
 from support.project import Project, run
 from support.uvs import all_versions, numeric_version, uv
 
-from uv_mutex import examine, messages, probe, versions
+from uv_mutex import examine, probe, versions
 from uv_mutex.finding import FINE, WARNING
+from uv_mutex.messages import findings
 from uv_mutex.place import Place
 
 NO_FLOCK = "#include <errno.h>\nint flock(int fd, int operation) { errno = ENOSYS; return -1; }\n"
@@ -323,7 +324,7 @@ def test_an_environments_folder(tmp_path: Path) -> None:
 
 def test_peer(project: Project) -> None:
     text = examined(project, 1, "--peer", "--seconds", "0.3")
-    assert problems(text) == ["; ".join(messages.peer_absent(0.3, f"{project.root}/.uv-mutex"))]
+    assert problems(text) == ["; ".join(findings.peer_absent(0.3, f"{project.root}/.uv-mutex"))]
     command = ["uv-mutex", "doctor", "--peer", "--seconds", "20"]
     outputs = [
         subprocess.Popen(command, env=project.env("newest"), cwd=project.root, stdout=subprocess.PIPE) for _ in range(2)

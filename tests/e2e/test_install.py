@@ -16,6 +16,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from support import need
 from support.disk import small_disk
 from support.herd import explain, failures, herd, read_log
 from support.project import Project, run
@@ -240,6 +241,16 @@ def test_no_way_to_name_the_interpreter(prefix: Path, monkeypatch: pytest.Monkey
     assert not prefix.exists()
 
 
+def test_without_the_libraries(prefix: Path) -> None:
+    code = "import sys; sys.path.append(sys.argv.pop(1)); from uv_mutex import cli; sys.exit(cli.main())"
+    words = [str(_ROOT / "src"), "install", "--prefix", str(prefix)]
+    done = subprocess.run([sys.executable, "-IS", "-c", code, *words], capture_output=True, check=False)
+    assert done.returncode == 2
+    expected = "uv-mutex: filelock cannot be found; install uv-mutex with its dependencies"
+    assert one_line(done.stderr) == expected
+    assert not (prefix / "bin").exists()
+
+
 def test_an_interpreter_that_does_not_start_changes_nothing(
     project: Project, prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +370,23 @@ def test_uninstall_leaves_a_program_that_took_the_place(prefix: Path) -> None:
     real.write_text("#!/bin/sh\n")
     uninstall(prefix)
     assert listing(prefix) == ["bin", "bin/uv"]
+
+
+def test_uninstall_that_cannot_goes_on_later(prefix: Path, tmp_path: Path) -> None:
+    need.root()
+    before = listing(tmp_path)
+    shim = install(prefix)
+    busy = prefix / "share/man/man1/uv-mutex.1"
+    subprocess.run(["mount", "--bind", shim.uv, busy], check=True)
+    try:
+        done = install_(prefix, command="uninstall")
+    finally:
+        subprocess.run(["umount", busy], check=True)
+    assert done.returncode == 2
+    assert one_line(done.stderr) == f"uv-mutex: cannot remove {busy}: Device or resource busy; remove it by hand"
+    assert not shim.uv.exists()
+    assert install_(prefix, command="uninstall").returncode == 0
+    assert listing(tmp_path) == before
 
 
 def test_uninstall_where_nothing_is(prefix: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shlex
 import stat
@@ -299,6 +300,30 @@ def test_it_says_where_the_real_uv_stays_first(debian: Machine) -> None:
     assert goes_through(debian, ["bash", "-lc"], "joe") == "shim"
 
 
+def test_an_old_python_can_read_it() -> None:
+    """Else it would answer with a syntax error."""
+    ast.parse((_ROOT / "hooks/worker").read_text(), feature_version=(3, 6))
+
+
+def test_a_list_that_cannot_be_written(debian: Machine) -> None:
+    before = snapshot(debian)
+    debian.path("/opt/uv-mutex/lib/uv-mutex/wired").mkdir(parents=True)
+    done = worker(debian)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "uv-mutex: cannot write /opt/uv-mutex/lib/uv-mutex/wired: Is a directory; nothing was wired\n"
+    )
+    assert {name.partition("/")[0] for name in changed(before, snapshot(debian))} == {"opt"}
+
+
+def test_a_profile_that_never_ends(debian: Machine) -> None:
+    give_uv(debian, "/usr/local/bin", "root")
+    debian.write("/home/joe/.bash_profile", "sleep 1000\n", user="joe")
+    done = worker(debian, user="joe")
+    assert "  ?     login shell (bash -l): its profile did not end; try it by hand\n" in done.stdout
+    assert done.returncode == 0
+
+
 def test_a_user_is_told_what_needs_root(debian: Machine) -> None:
     give_uv(debian, "/usr/local/bin", "root")
     done = worker(debian, user="joe")
@@ -371,6 +396,12 @@ def test_errors_say_what_to_do(debian: Machine) -> None:
     for folder, message in cases.items():
         done = debian.run([*_WORKER, "--wheelhouse", folder])
         assert (done.returncode, done.stderr) == (1, f"uv-mutex: {message}\n")
+    nowhere = {"PATH": DOCKER_PATH, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    done = debian.run(_WORKER, env=nowhere)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "uv-mutex: pip could not fetch filelock and packaging; name a folder of wheels with --wheelhouse\n"
+    )
     subprocess.run(["rm", "-r", debian.path("/usr/lib/python3.11/ensurepip")], check=True)
     done = debian.run(_WORKER)
     assert done.returncode == 1
@@ -378,6 +409,11 @@ def test_errors_say_what_to_do(debian: Machine) -> None:
         "uv-mutex: /usr/bin/python3 has no ensurepip; "
         "install python3-venv, or name a folder of wheels with --wheelhouse\n"
     )
+    old = "sys.version_info, sys.version = (3, 9, 2), '3.9.2 (main)'"
+    code = f"import runpy, sys; {old}; runpy.run_path(sys.argv[1], run_name='__main__')"
+    done = debian.run(["python3", "-c", code, _WORKER[1]])
+    assert done.returncode == 1
+    assert done.stderr == "uv-mutex: /usr/bin/python3 is Python 3.9.2; start this with Python 3.10 or newer\n"
     debian.copy(_ROOT / "hooks/worker", "/alone")
     done = debian.run(["python3", "/alone"])
     assert (done.returncode, done.stderr) == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pytest
 from support import need
 from support.terminal import wait_until
 
-from uv_mutex import lock, system, waiting
+from uv_mutex import lease, lock, system, waiting
 from uv_mutex import place as places
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
 from uv_mutex.holder import Holder, read_holder
@@ -159,7 +160,9 @@ def test_gives_up_in_time_and_names_the_holder(place: Place) -> None:
     assert caught.value.status == TIMED_OUT
     assert 0.3 <= time.monotonic() - began < 20
     who = f"uv sync (pid {os.getpid()} on {os.uname().nodename}, 0 s)"
-    assert str(caught.value) == f"gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for {who}, which holds {place.path}"
+    fact, _, remedy = str(caught.value).partition("; ")
+    assert fact == f"gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for {who}, which holds {place.path}"
+    assert remedy == "try again later, or allow more time"
     held.release()
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
     assert not _busy(place)
@@ -415,8 +418,33 @@ def test_what_cannot_be_locked(place: Place, tmp_path: Path, kind: str) -> None:
     with pytest.raises(MutexError, match=r"cannot \w+ .*/\.uv-mutex/lock: .*UV_MUTEX=off") as caught:
         _take(place)
     assert caught.value.status == FAILED
+    assert str(caught.value).endswith("or set UV_MUTEX=off to run uv unlocked")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_lost_when_the_file_server_dropped_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = _take(place)
+
+    def flock(*_words: int) -> None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", flock)
+        assert held.lost() == "the file server dropped it (Transport endpoint is not connected)"
+    held.release()
+
+
+def test_lost_when_the_lease_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's marker stands where ours was; filelock sees it when it renews."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
+    held = lock.take(place, Patience(20, quiet=True, backend="lease"))
+    assert isinstance(held, lease.Lease)
+    assert held.lost() is None
+    Path(lease.marker(place)).unlink()
+    wait_until(lambda: held._lease.compromise is not None)
+    assert str(held.lost()).startswith("its lease is gone (")
+    held.release()
 
 
 def test_lost_when_another_took_it_over(place: Place) -> None:
@@ -424,7 +452,7 @@ def test_lost_when_another_took_it_over(place: Place) -> None:
     held.record("uv sync")
     assert held.lost() is None
     Path(place.path).write_bytes(Holder(1, "node-3", 5.0, "uv add").encode())
-    assert held.lost() == lock.TAKEN_OVER
+    assert held.lost() == "another call took it over"
     held.release()
     assert Path(place.path).read_bytes(), "another's record was wiped"
 

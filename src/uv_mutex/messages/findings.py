@@ -1,42 +1,6 @@
-"""What uv-mutex says to a user, in one place. Imported only when something is to be said."""
+"""What the doctor finds that is not as it should be: a fact, and what to do."""
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
-
-
-def no_folder(error: OSError) -> str:
-    return f"the working directory can't be found: {error.strerror}; go to another folder"
-
-
-def no_project(folder: str) -> str:
-    return f"{folder} is in no project of uv: no pyproject.toml there or above; go to a project, or name its folder"
-
-
-def no_command() -> str:
-    return "exec needs a command; write it after two dashes: uv-mutex exec -- COMMAND"
-
-
-def not_found(command: str) -> str:
-    return f"cannot start {command}: it is not on PATH; install it, or give its path"
-
-
-CHECK_FILE = "check that file"
-
-
-def cannot_watch() -> str:
-    return "--watch draws on a terminal; leave it out, or leave out --json and the pipe"
-
-
-def cannot_look(reason: str) -> str:
-    return f"can't be looked at: {reason}; `uv-mutex doctor` says what to do"
-
-
-def not_renewed(seconds: float) -> str:
-    return f"not renewed for {seconds:.0f} s by this host's clock: if it is dead, the next call takes it over"
-
-
-# What the doctor finds: a fact, and what to do.
 
 _Found = tuple[str, str]
 
@@ -64,11 +28,6 @@ def shim_fails(shim: str, problem: str) -> _Found:
     return f"the shim {shim} doesn't start ({problem})", "install it again with `uv-mutex install`"
 
 
-def no_real_uv(problem: str) -> _Found:
-    fact, _, remedy = problem.partition("; ")
-    return fact, remedy
-
-
 def unknown_version(uv: str) -> _Found:
     return f"{uv} doesn't say which version of uv it is", "check that it runs: uv --version"
 
@@ -84,7 +43,8 @@ def tracked(folder: str) -> _Found:
     return f"git tracks files in {folder}", "git rm -r --cached .uv-mutex, and commit"
 
 
-def cannot_lock(problem: str) -> _Found:
+def problem_of_a_call(problem: str) -> _Found:
+    """What a call itself would say."""
     fact, _, remedy = problem.partition("; ")
     return fact, remedy
 
@@ -196,98 +156,3 @@ def peer_differs(other: str) -> _Found:
         f"saw {other}; one of the two hosts has a flock there and the other has none",
         "set UV_MUTEX_BACKEND=lease on every host",
     )
-
-
-# The timeline.
-
-
-def draws_over(output: Path) -> str:
-    return f"{output} is one of the logs, and is left alone; name another file after -o"
-
-
-def nothing_to_draw(logs: Sequence[Path]) -> str:
-    return f"no guarded call in {', '.join(map(str, logs))}; name files that UV_MUTEX_LOG wrote"
-
-
-def cannot_draw(output: Path, error: OSError) -> str:
-    return f"cannot write {output}: {error.strerror}; name another file after -o"
-
-
-def cannot_read_log(log: Path, error: OSError) -> str:
-    return f"cannot read {log}: {error.strerror}; name a file that UV_MUTEX_LOG wrote"
-
-
-def broken_lines(log: Path, first: int, count: int) -> str:
-    also = f", and {count - 1} more" if count > 1 else ""
-    return f"{log}: line {first}{also}: not of UV_MUTEX_LOG, passed over"
-
-
-# What wiring a machine comes to.
-
-
-def unreachable(path: str, folder: str) -> str:
-    """Root wires a machine with something that only root can reach."""
-    return (
-        f"other users cannot reach {path}, since {folder} is closed to them; "
-        "choose a --prefix such as /opt/uv-mutex, and a Python outside a home folder"
-    )
-
-
-def no_record(path: str, reason: str) -> str:
-    """The list of what is wired can't be written, so nothing was."""
-    return f"cannot write {path}: {reason}; nothing was wired"
-
-
-def not_wired(path: str, reason: str) -> str:
-    """One of many places; the others are wired."""
-    return f"cannot write {path}: {reason}; run this again once it can be written"
-
-
-def not_unwired(path: str, reason: str) -> str:
-    """The list of what is wired stays, so that it can be tried again."""
-    return f"cannot restore {path}: {reason}; make it writable, and uninstall again"
-
-
-def foreign_link(path: str) -> str:
-    """Something else has the place of our link."""
-    return f"{path} is not a uv-mutex shim, and is left alone: calls by that folder go past the shim"
-
-
-def way(name: str, prefix: str, first: str, real: str, *, shimmed: bool) -> str:
-    """What one way in finds now."""
-    if not first:
-        return f"  ?     {name}: no uv on its PATH"
-    if not shimmed:
-        return f"  PAST  {name}: {first} comes first; put {prefix}/bin before its folder there"
-    if not real:
-        return f"  ok    {name}: the shim, but no real uv is on that PATH"
-    return f"  ok    {name}: the shim, then {real}"
-
-
-def silent_way(name: str) -> str:
-    """A shell that said nothing, or not in time."""
-    return f"  ?     {name}: its profile did not end; try it by hand"
-
-
-def needs_root(name: str) -> str:
-    """What a user can't wire."""
-    return f"  --    {name}: not reached without root; run this as root, or set PATH in the image"
-
-
-def own_uv(user: str, path: str) -> str:
-    """What root can't wire."""
-    return f"  PAST  {user}'s shells: a profile there may put {path} first; run this as {user} too"
-
-
-def out_of_reach(prefix: str) -> str:
-    """What no wiring reaches."""
-    return (
-        "  --    an absolute path to uv, $UV, `python -m uv`, a program started with a PATH of its own\n"
-        f"        (for Python programs: PYTHONPATH={prefix}/lib/uv-mutex/python)"
-    )
-
-
-def undo(prefix: str) -> str:
-    """How to take it all back."""
-    command = f"{prefix}/bin/uv-mutex uninstall --prefix {prefix}"
-    return f"Running programs keep the PATH they have. To undo all of this: {command}"
