@@ -8,8 +8,8 @@ import marshal
 from pathlib import Path
 from types import CodeType
 
-_MODULES = """system errors process realuv shim commandline holder place remote lock history hold target toml project
-    freshness""".split()
+_MODULES = """system errors process realuv shim commandline holder place remote lock waiting history hold target toml
+    project freshness""".split()
 #: Annotations stay text: nobody evaluates them here. (The flag of `from __future__ import annotations`.)
 _ANNOTATIONS_AS_TEXT = 0x1000000
 

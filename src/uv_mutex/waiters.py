@@ -23,13 +23,14 @@ _STALE_SECONDS = 30.0
 class Sign:
     """The file of this process. Nothing here ever raises: a wait must not fail for the want of it."""
 
-    def __init__(self, place: Place, command: str) -> None:
+    def __init__(self, place: Place, command: str, since: float) -> None:
         """
         :param place: the lock. Where that is an environment's folder, there is no sign.
         :param command: what it is wanted for.
+        :param since: when the wait began.
         """
         self._place = place
-        self._holder = holders.this_process(command, time.time())
+        self._holder = holders.this_process(command, since)
         self._folder = os.path.dirname(place.path)
         self._path = f"{self._folder}/{PREFIX}{self._holder.host}.{self._holder.pid}"
         self._shown = False

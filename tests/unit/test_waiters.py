@@ -93,14 +93,14 @@ def test_who_is_gone_says_nothing(place: Place) -> None:
 
 def test_the_next_waiter_clears_up(place: Place) -> None:
     dead, alive, silent = write(place, HOST, gone()), write(place, HOST, 1), write(place, "node-3", 2, age=40)
-    sign = waiters.Sign(place, "uv sync")
+    sign = waiters.Sign(place, "uv sync", time.time())
     sign.show()
     assert [path.exists() for path in (dead, alive, silent)] == [False, True, True]
     sign.remove()
 
 
 def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
-    sign = waiters.Sign(Place(str(tmp_path), str(tmp_path), is_folder=True), "uv sync")
+    sign = waiters.Sign(Place(str(tmp_path), str(tmp_path), is_folder=True), "uv sync", time.time())
     sign.show()
     sign.remove()
     assert not list(tmp_path.iterdir())
