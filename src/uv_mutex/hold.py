@@ -19,7 +19,18 @@ class Hold:
     It is said twice: in the project, for `uv-mutex status`, and in UV_MUTEX_LOG, if that is set.
     """
 
-    __slots__ = ("_began", "_command", "_held", "_locks", "_patience", "_places", "_project", "_taken", "_words")
+    __slots__ = (
+        "_began",
+        "_command",
+        "_held",
+        "_locks",
+        "_log",
+        "_patience",
+        "_places",
+        "_project",
+        "_taken",
+        "_words",
+    )
 
     def __init__(
         self, project: "Project", places: "list[Place]", *, command: str, words: list[str], quiet: bool
@@ -40,6 +51,12 @@ class Hold:
         self._locks: list[Lock] = []
         self._began = time.time()
         self._taken = self._held = 0.0
+        if system.variables.get("UV_MUTEX_LOG"):
+            from uv_mutex import log  # now: once the call is done, the shim may be uninstalled
+
+            self._log: Callable[..., None] | None = log.append
+        else:
+            self._log = None
 
     def take(self, *, shared: bool) -> None:
         """Take the locks, and mend what a holder that died left half done.
@@ -107,12 +124,9 @@ class Hold:
         if waited or held:  # where nothing can be locked, nothing is to be changed either
             spent = {"waited": waited, "held": held}
             history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
-        path = system.variables.get("UV_MUTEX_LOG")
-        if path:
-            from uv_mutex import log
-
-            log.append(
-                path,
+        if self._log:
+            self._log(
+                system.variables["UV_MUTEX_LOG"],
                 time=round(self._began, 6),
                 command=" ".join(words),
                 project=self._project.root,

@@ -161,7 +161,9 @@ class Wait:
                     next_line = now + (_LIVE_SECONDS if self._live else _REPEAT_SECONDS)
                 if now >= next_sign:
                     if sign is None:
-                        from uv_mutex import waiters
+                        # With all that is said later: the shim may be uninstalled while this waits.
+                        from uv_mutex import terminal, waiters  # noqa: F401
+                        from uv_mutex.messages import calls  # noqa: F401
 
                         sign = waiters.Sign(self._place, self._patience.command, since)
                     sign.show()

@@ -105,11 +105,12 @@ class Bench:
 
     def plot_lines(self) -> dict[str, list[tuple[int, float, int]]]:
         """Seconds for more and more parallel first calls, by each way."""
+        newest = numeric_version(_NEWEST)
         ways = {
             f"bare uv {_OLD}": self._old["bare"],
-            "bare uv, newest": self._new["bare"],
-            "flock wrapper": self._new["flock"],
-            "uv-mutex": self._new["shim"],
+            f"bare uv {newest}": self._new["bare"],
+            f"flock, uv {newest}": self._new["flock"],
+            f"uv-mutex, uv {newest}": self._new["shim"],
             f"uv-mutex, uv {_OLD}": self._old["shim"],
         }
         counts = (1, 3, 10, 30) if self._large <= 20 else (1, 3, 10, 30, 100)

@@ -19,9 +19,12 @@ import pytest
 from support import need
 from support.disk import small_disk
 from support.herd import explain, failures, herd, read_log
+from support.index import LocalIndex
 from support.project import Project, run
 from support.shim import Shim
+from support.terminal import wait_until
 from support.uvs import uv
+from support.wheels import make_wheel, slow_backend
 
 from uv_mutex import install as installing
 from uv_mutex.errors import MutexError
@@ -327,6 +330,43 @@ def test_a_waiting_call_outlives_upgrades(project: Project, prefix: Path, other_
         assert waiting.poll() is None
     _, stderr = waiting.communicate(timeout=60)
     assert (waiting.returncode, stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [["sync", "-q"], ["run", "-q", "true"], ["add", "-q", "six"]], ids=" ".join)
+def test_a_call_at_work_outlives_uninstall(
+    project_factory: Callable[..., Project], index: LocalIndex, prefix: Path, tmp_path: Path, words: list[str]
+) -> None:
+    make_wheel(index.folder, "six")
+    shim, log, inside = install(prefix), tmp_path / "log", tmp_path / "inside"
+    backend = slow_backend(1, f"open({str(inside)!r}, 'w')")
+    project = project_factory(index_url=index.url, backend_source=backend)
+    env = project.env("newest", shimmed=False, UV_MUTEX_LOG=str(log))
+    env["PATH"] = f"{shim.bin}:{env['PATH']}"
+    working = subprocess.Popen([shim.uv, *words], cwd=project.root, env=env, stderr=subprocess.PIPE)
+    wait_until(inside.exists)
+    uninstall(prefix)
+    _, stderr = working.communicate(timeout=60)
+    assert (working.returncode, stderr) == (0, b"")
+    assert len(read_log(log)) == 1
+
+
+def test_a_call_that_waits_while_it_is_uninstalled_says_so(project: Project, prefix: Path) -> None:
+    """It has changed nothing yet."""
+    shim = install(prefix)
+    env = project.env("newest", shimmed=False)
+    env["PATH"] = f"{shim.bin}:{env['PATH']}"
+    for _ in range(2):
+        assert run(project, ["uv", "sync"], env).returncode == 0
+    with (project.root / ".uv-mutex/lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = subprocess.Popen([shim.uv, "sync"], cwd=project.root, env=env, stderr=subprocess.PIPE)
+        wait_until(lambda: any((project.root / ".uv-mutex").glob("waiting.*")))
+        uninstall(prefix)
+        assert waiting.stderr
+        assert waiting.stderr.readline().startswith(b"uv-mutex: waiting for other uv calls")
+    _, stderr = waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    assert "is incomplete (cannot import name " in one_line(stderr)
 
 
 def test_an_upgrade_clears_what_was_replaced_long_ago(project: Project, prefix: Path, other_sources: Path) -> None:
