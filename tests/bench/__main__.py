@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -34,6 +35,7 @@ class Bench:
         self._workload = workload
         self._pairs = 8 if short else 60
         self._herds = 1 if short else 5
+        self._plotted = 1 if short else 3
         self._small, self._large, self._huge = (20, 20, 60) if short else (100, 200, 1000)
         self._new = workload.ways(_NEWEST)
         self._old = workload.ways(_OLD)
@@ -67,12 +69,17 @@ class Bench:
         for name, goal in (("bare", "<= 1.45"), ("flock", "<= 0.92"), ("python", "<= 0.4")):
             ratio = took["shim run"] / took[f"{name} run"]
             yield f"`uv run true`, fresh, against {self._new[name].name}", goal, f"{ratio:.2f}"
+        yield self._floor(took["floor run"] / took["bare run"])
+
+    def _floor(self, ratio: float) -> Row:
+        return f"likewise, {self._new['floor'].name}, against bare uv", "(the floor)", f"{ratio:.2f}"
 
     def _fresh_herd(self) -> Iterator[Row]:
-        took = self._in_turns(self._new, ("bare", "shim", "flock"), self._large, first=False)
+        took = self._in_turns(self._new, ("bare", "shim", "flock", "floor"), self._large, first=False)
         for name, goal in (("bare", "<= 1.4"), ("flock", "<= 0.85")):
             ratio = took["shim"] / took[name]
             yield f"{self._large} parallel `uv run true`, fresh, against {self._new[name].name}", goal, f"{ratio:.2f}"
+        yield self._floor(took["floor"] / took["bare"])
 
     def _first_herds(self) -> Iterator[Row]:
         what = f"{self._small} parallel `uv run true`, no .venv"
@@ -81,8 +88,9 @@ class Bench:
         ratio = bare.seconds / shim.seconds
         said = f"1/{ratio:.0f}; {shim.failures} failures (bare: {bare.seconds:.0f} s, {bare.failures} failures)"
         yield f"{what}, uv {_OLD}, against bare uv", "<= 1/15, 0 failures", said
-        took = self._in_turns(self._new, ("bare", "shim"), self._small, first=True)
+        took = self._in_turns(self._new, ("bare", "shim", "floor"), self._small, first=True)
         yield f"{what}, newest uv, against bare uv", "<= 1.4", f"{took['shim'] / took['bare']:.2f}"
+        yield self._floor(took["floor"] / took["bare"])
 
     def _exactly_one(self) -> Row:
         log = self._workload.project.root.parent / "log"
@@ -104,7 +112,7 @@ class Bench:
         return what, "about 1, 0 failures", f"{ratio:.2f}, {huge.failures} failures"
 
     def plot_lines(self) -> dict[str, list[tuple[int, float, int]]]:
-        """Seconds for more and more parallel first calls, by each way."""
+        """Seconds for more and more parallel first calls, by each way: the median herd, and the failures of all."""
         newest = numeric_version(_NEWEST)
         ways = {
             f"bare uv {_OLD}": self._old["bare"],
@@ -116,9 +124,13 @@ class Bench:
         counts = (1, 3, 10, 30) if self._large <= 20 else (1, 3, 10, 30, 100)
         lines: dict[str, list[tuple[int, float, int]]] = {name: [] for name in ways}
         for count in counts:
-            for name, way in ways.items():
-                herd = self._first_herd(way, count)
-                lines[name].append((count, herd.seconds, herd.failures))
+            herds: dict[str, list[Herd]] = {name: [] for name in ways}
+            for _ in range(self._plotted):
+                for name, way in ways.items():
+                    herds[name].append(self._first_herd(way, count))
+            for name, each in herds.items():
+                seconds = statistics.median(herd.seconds for herd in each)
+                lines[name].append((count, seconds, sum(herd.failures for herd in each)))
         return lines
 
     def _call(self, way: Way, *words: str) -> Callable[[], float]:
@@ -150,6 +162,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="few and small herds, to show that it works")
     parser.add_argument("--plot", type=Path, metavar="SVG", help="also measure and draw time against parallel calls")
     arguments = parser.parse_args()
+    plot = arguments.plot and arguments.plot.absolute()  # the workload changes the folder
     with tempfile.TemporaryDirectory(prefix="uv-mutex-bench-") as folder, Workload(Path(folder)) as workload:
         bench = Bench(workload, short=arguments.short)
         uv, machine = numeric_version(_NEWEST), f"{platform.machine()}, {os.cpu_count()} cores"
@@ -158,9 +171,9 @@ def main() -> None:
         print("| what | goal | measured |\n| --- | --- | --- |")
         for row in bench.rows():
             print("| " + " | ".join(row) + " |", flush=True)
-        if arguments.plot:
+        if plot:
             title = f"Seconds for parallel `uv run true`, no .venv, {machine} (hollow: some failed)"
-            arguments.plot.write_text(draw(title, bench.plot_lines()))
+            plot.write_text(draw(title, bench.plot_lines()))
 
 
 if __name__ == "__main__":

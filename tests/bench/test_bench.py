@@ -27,6 +27,6 @@ def test_short_run_prints_every_row_and_draws_the_plot(tmp_path: Path) -> None:
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) == 17
+    assert len(rows) == 20
     assert "1 preparation, every file fetched {1} times, 0 failures" in done.stdout
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")

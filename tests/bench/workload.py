@@ -1,4 +1,4 @@
-"""The project that the bench works on, and the four ways to call uv on it."""
+"""The project that the bench works on, and the ways to call uv on it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ with FileLock(".lock"):
     subprocess.run(["uv", "sync", "--quiet", "--inexact"], check=True)
 os.execvp("uv", ["uv", "run", "--no-sync", *sys.argv[2:]])
 """
-#: As many packages as a small service has.
-_PACKAGES = 30
+#: What no shim in Python can beat.
+_FLOOR = """#!{python} -ISXutf8
+import posix, sys
+posix.execv({uv!r}, ["uv", *sys.argv[1:]])
+"""
+#: As many packages as jupyter brings (uv issue 12751), with as many files: 12 000.
+_PACKAGES = 100
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Workload:
         self.index = LocalIndex(folder / "index")
         names = [f"package{number}" for number in range(_PACKAGES)]
         for name in names:
-            make_wheel(self.index.folder, name, files=20, data_files=40)
+            make_wheel(self.index.folder, name, files=80, data_files=40)
         self.shim = Shim(folder / "prefix")
         install_shim(self.shim.prefix)
         self.project = Project.make(
@@ -76,6 +81,9 @@ class Workload:
         path.chmod(0o755)
         return str(path)
 
+    def _floor(self, real: str) -> str:
+        return self._script(f"floor-{real.replace('/', '-')}", _FLOOR.format(python=self.interpreter, uv=real))
+
     @property
     def interpreter(self) -> str:
         """The interpreter that the front door starts."""
@@ -89,6 +97,7 @@ class Workload:
             "shim": Way("uv-mutex", str(self.shim.uv), shimmed),
             "flock": Way("flock wrapper", self._flock, bare),
             "python": Way("Python wrapper", self._plain, bare),
+            "floor": Way("a Python that only execs uv", self._floor(str(uv(version))), bare),
         }
 
     def forget_environment(self) -> None:
