@@ -2,9 +2,9 @@
 
 import os
 
-#: File systems whose flock is the kernel's own, so that a blocking call is as good as a poll and much faster.
+#: Types (disk: it can't be told which) whose flock is the kernel's own: a blocking call is as good as a poll there.
 _LOCAL = frozenset(
-    """ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat apfs hfs ufs
+    """disk ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat apfs hfs ufs
     """.split()
 )
 #: The default of attribute-timeout and entry-timeout of GlusterFS and most others on FUSE, and a little more.
@@ -99,12 +99,24 @@ def find(path: str, table: bytes | None = None) -> Mount | None:
         covers = real == point or real.startswith(point.rstrip(b"/") + b"/")
         if covers and len(point) >= len(best):  # of two mounts on one point the later one is seen
             best, found = point, line
+    if not found and b" - " in table:
+        return _disk(real)
     before, _, after = found.partition(b" - ")
     fields, last = before.split(b" "), after.split(b" ")
     if len(fields) < 6 or len(last) < 2:
         return None
     options = b",".join([fields[5], *last[2:3]]).decode("utf-8", "replace").split(",")
     return Mount(os.fsdecode(_unescape(last[1])), os.fsdecode(best), last[0].decode(), frozenset(options))
+
+
+def _disk(path: bytes) -> Mount | None:
+    """A table does not show what a chroot lies on, but the number of a device tells a disk from a network."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    device = os.stat(path).st_dev
+    if not os.major(device):
+        return None
+    return Mount(f"{os.major(device)}:{os.minor(device)}", os.fsdecode(path), "disk", frozenset())
 
 
 def _unescape(text: bytes) -> bytes:

@@ -66,6 +66,16 @@ def test_reach(tmp_path: Path, case: tuple[str, str, str, str, int, str]) -> Non
     assert any(words in str(each) for each in found), [*map(str, found)]
 
 
+def test_a_chroot_shows_no_mount_of_its_root(tmp_path: Path) -> None:
+    mount = mounts.find(f"{tmp_path}/not-there", b"90 22 0:50 / /proc rw - proc proc rw\n")
+    if not os.major(tmp_path.stat().st_dev):  # as on tmpfs, which can't be told from a network then
+        assert mount is None
+    else:
+        assert mount
+        assert mount.is_local
+        assert mount.point == str(tmp_path)
+
+
 def test_lustre_without_flock() -> None:
     mount = mounts.find("/l", b"90 22 0:50 / /l rw - lustre mgs:/x rw,noflock\n")
     assert mount
