@@ -28,6 +28,7 @@ class Hold:
         "_patience",
         "_places",
         "_project",
+        "_started",
         "_taken",
         "_words",
     )
@@ -49,7 +50,7 @@ class Hold:
         self._words: list[str] | None = words
         self._patience = lock.patience(system.variables, quiet=quiet, command=command)
         self._locks: list[Lock] = []
-        self._began = time.time()
+        self._began, self._started = time.time(), time.monotonic()
         self._taken = self._held = 0.0
         if system.variables.get("UV_MUTEX_LOG"):
             from uv_mutex import log  # now: once the call is done, the shim may be uninstalled
@@ -121,6 +122,8 @@ class Hold:
         waited, held = self._patience.waited, self._held
         if self._taken:
             held += time.monotonic() - self._taken
+        if waited:  # what else passed until it had the lock counts as well: began + waited + held is when it let go
+            waited = max(waited, time.monotonic() - self._started - held)
         if waited or held:  # where nothing can be locked, nothing is to be changed either
             spent = {"waited": waited, "held": held}
             history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
