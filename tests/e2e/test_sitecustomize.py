@@ -181,5 +181,7 @@ def test_what_it_costs(way: str, shim: Shim, tmp_path: Path) -> None:
             subprocess.run([tmp_path / name / "bin/python", "-c", "pass"], env=environ[name], check=True)
             times.append(1000 * (time.perf_counter() - began))
     more = statistics.median(ours - plain for ours, plain in zip(taken["with"], taken["without"], strict=True))
-    print(f"\n{way}: {statistics.median(taken['without']):.2f} ms without it, {more:+.2f} ms with it")
-    assert more < 1
+    plain = statistics.median(taken["without"])
+    print(f"\n{way}: {plain:.2f} ms without it, {more:+.2f} ms with it")
+    # 1 ms of the 8 that an environment's Python takes to start on a quiet machine; a busy one stretches both.
+    assert more / plain < 1 / 8
