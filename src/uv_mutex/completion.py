@@ -79,7 +79,7 @@ def _bash_reply(action: argparse.Action | None) -> str:
     if action and action.choices:
         return f"COMPREPLY=($(compgen -W '{_words(action)}' -- \"$word\"))"
     kind = _kind(action)
-    # Line by line, so that a name with a space stays one; readline quotes it. (macOS has a bash without mapfile.)
+    # Line by line, so that a name with a space stays one; readline quotes it.
     return ":" if kind == _NOTHING else f"local IFS=$'\\n'; COMPREPLY=($({_BASH[kind]} -- \"$word\"))"
 
 

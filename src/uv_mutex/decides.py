@@ -11,12 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from uv_mutex.project import Project
-    from uv_mutex.toml import Value
 
 #: More folders than this below a `**` in a workspace's members would make a note dearer than what it saves.
 _MOST_FOLDERS = 300
 #: What makes uv rebuild a local package that declares no cache-keys.
-_DEFAULT_KEYS: "list[Value]" = ["pyproject.toml", "setup.py", "setup.cfg", {"dir": "src"}]
+_DEFAULT_KEYS: list[object] = ["pyproject.toml", "setup.py", "setup.cfg", {"dir": "src"}]
 _PYPROJECT = "pyproject.toml"
 _VERSION_FILES = (".python-version", ".python-versions")
 
@@ -174,7 +173,7 @@ def _add_cache_keys(folder: str, lines: _Lines, *, virtual: bool) -> None:
             lines.add("file", os.path.join(folder, value))
 
 
-def _add_git(folder: str, wanted: "Value", lines: _Lines) -> None:
+def _add_git(folder: str, wanted: object, lines: _Lines) -> None:
     """The commit, and perhaps the tags, as uv finds them without git (crates/uv-cache-info/src/git_info.rs)."""
     tags = isinstance(wanted, dict) and wanted.get("tags") is True
     if not wanted or not (wanted is True or (isinstance(wanted, dict) and (tags or wanted.get("commit") is True))):

@@ -1,8 +1,7 @@
 """How the shim gives up: an exit status and one line for the user."""
 
+import os
 import sys
-
-from uv_mutex import system
 
 #: Exit status when UV_MUTEX_TIMEOUT ran out (EX_TEMPFAIL of sysexits.h: try again later).
 TIMED_OUT = 75
@@ -35,6 +34,6 @@ def say(message: str) -> None:
         return
     text = message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
-        system.write(sys.stderr.fileno(), ("uv-mutex: " + text.replace("\n", "\\n") + "\n").encode())
+        os.write(sys.stderr.fileno(), ("uv-mutex: " + text.replace("\n", "\\n") + "\n").encode())
     except (OSError, ValueError):
         pass

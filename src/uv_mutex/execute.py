@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import signal as signals
+import signal
 from collections.abc import Sequence
 from typing import NoReturn
 
-from uv_mutex import freshness, lock, lookup, place, process, system
+from uv_mutex import freshness, lock, lookup, place, process
 from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
 from uv_mutex.hold import Hold
 from uv_mutex.messages import calls, commands
@@ -22,8 +22,8 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     :param project: a folder of the project; None for the one that uv would take here.
     :raises MutexError: if there is no such project or command, or if the locks can't be had.
     """
-    if signals.getsignal(signals.SIGINT) is not signals.SIG_IGN:
-        signals.signal(signals.SIGINT, signals.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
     if not command:
         raise MutexError(commands.no_command())
     path = shutil.which(command[0])
@@ -33,13 +33,13 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     found = lookup.project_at(project)
     places = place.needed(found, keeps_lockfile=False)
     # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
-    places = [each for each in places if not lock.held_above(each, system.variables)]
+    places = [each for each in places if not lock.held_above(each, os.environ)]
     name = f"uv-mutex exec {os.path.basename(command[0])}"
     hold = Hold(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
 
     def start() -> None:
         for variable, value in hold.marks().items():
-            system.putenv(variable, value)
+            os.putenv(variable, value)
         os.execv(path, [*command])
 
     try:

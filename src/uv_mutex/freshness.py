@@ -7,8 +7,9 @@ same lines. It is written only after uv went through all of that and found nothi
 """
 
 import binascii
+import os
 
-from uv_mutex import remote, system
+from uv_mutex import remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Note:
         for name in ("UV_WORKING_DIR", "UV_WORKING_DIRECTORY"):
             base = self._call.value("--directory") or self._environ.get(name)
             if base and path:
-                return system.abspath(system.join(base, path))
-        return path and system.abspath(path)
+                return os.path.abspath(os.path.join(base, path))
+        return path and os.path.abspath(path)
 
     def _keys(self) -> tuple[str, ...]:
         """What was asked for, a line each. First what must be noted for this call, then what holds besides.
@@ -198,9 +199,9 @@ def forget(environment: str) -> None:
     """Remove the notes of an environment that something else than uv is about to change. Never fails."""
     folder = f"{environment}/{_FOLDER}"
     try:
-        for name in system.listdir(folder):
+        for name in os.listdir(folder):
             if len(name) == 8:  # not a lock's, of an environment below this one
-                system.unlink(f"{folder}/{name}")
+                os.unlink(f"{folder}/{name}")
     except OSError:
         pass
 
@@ -215,7 +216,7 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
         value = environ.get(path)
         return f"env {'-' if value is None else 'x' + value.encode('utf-8', 'surrogateescape').hex()} {path}"
     try:
-        answer = system.stat(path)
+        answer = os.stat(path)
     except (OSError, ValueError):  # ValueError: a null byte in a garbled note
         return f"{kind} - {path}"
     if kind == "exists":
@@ -226,7 +227,7 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
 def _size(path: str) -> str:
     """The size of a program, which tells its versions apart wherever a host has its copy."""
     try:
-        return str(system.stat(path).st_size)
+        return str(os.stat(path).st_size)
     except OSError:
         return "-"
 
@@ -234,7 +235,7 @@ def _size(path: str) -> str:
 def _size_and_time(path: str) -> str:
     """The same of an interpreter, whose versions may be of one size; a package gives it one time on all hosts."""
     try:
-        answer = system.stat(path)
+        answer = os.stat(path)
     except OSError:
         return "-"
     return f"{answer.st_mtime_ns}/{answer.st_size}"
@@ -242,7 +243,7 @@ def _size_and_time(path: str) -> str:
 
 def subfolders(folder: str) -> list[str]:
     """The names of the folders in a folder, but for Python's own."""
-    return [name for name in _list(folder) if name != "__pycache__" and system.isdir(f"{folder}/{name}")]
+    return [name for name in _list(folder) if name != "__pycache__" and os.path.isdir(f"{folder}/{name}")]
 
 
 def _contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "Iterator[str]":
@@ -297,26 +298,26 @@ def _site_packages(environment: str) -> "Iterator[str]":
     lib = f"{environment}/lib"
     for name in _list(lib):
         path = f"{lib}/{name}/site-packages"
-        if system.isdir(path):
+        if os.path.isdir(path):
             yield path
 
 
 def _list(folder: str) -> list[str]:
     try:
-        return sorted(system.listdir(folder))
+        return sorted(os.listdir(folder))
     except OSError:
         return []
 
 
 def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.{system.getpid()}"
+    temporary = f"{path}.{os.getpid()}"
     try:
-        system.makedirs(system.dirname(path))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
-        system.replace(temporary, path)
+        os.replace(temporary, path)
     except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
         try:
-            system.unlink(temporary)
+            os.unlink(temporary)
         except OSError:
             pass

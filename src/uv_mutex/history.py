@@ -4,10 +4,10 @@ A file for each host, since no network file system appends two hosts' lines one 
 log to keep; this one forgets.
 """
 
+import os
 import time
 
 from uv_mutex import place as places
-from uv_mutex import system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def append(
     """
     if place.is_folder:
         return
-    folder, name = system.split(place.path)
-    path = f"{folder}/{PREFIX}{system.uname().nodename}"
+    folder, name = os.path.split(place.path)
+    path = f"{folder}/{PREFIX}{os.uname().nodename}"
     seconds = f"{time.time():.3f}\t{began:.3f}\t{waited:.3f}\t{held:.3f}"
     said = "-" if status is None else status
-    line = f"{seconds}\t{prepared:d}\t{said}\t{system.getpid()}\t{field(name)}\t{field(command)}\n"
+    line = f"{seconds}\t{prepared:d}\t{said}\t{os.getpid()}\t{field(name)}\t{field(command)}\n"
     try:
         try:
             fd = _open(path)
@@ -42,10 +42,10 @@ def append(
             places.write_new(path, places.file_mode(place), b"")
             fd = _open(path)
         try:
-            system.write(fd, line.encode("utf-8", "surrogateescape"))
-            long = system.fstat(fd).st_size > _MOST_BYTES
+            os.write(fd, line.encode("utf-8", "surrogateescape"))
+            long = os.fstat(fd).st_size > _MOST_BYTES
         finally:
-            system.close(fd)
+            os.close(fd)
         if long:
             _halve(path, places.file_mode(place))
     except OSError:
@@ -57,17 +57,17 @@ def tail(path: str) -> bytes:
 
     :raises OSError: if it can't be read.
     """
-    fd = system.open(path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        start = max(0, system.fstat(fd).st_size - _TAIL_BYTES)
-        text = system.pread(fd, 2 * _TAIL_BYTES, start)
+        start = max(0, os.fstat(fd).st_size - _TAIL_BYTES)
+        text = os.pread(fd, 2 * _TAIL_BYTES, start)
     finally:
-        system.close(fd)
+        os.close(fd)
     return text.partition(b"\n")[2] if start else text
 
 
 def _open(path: str) -> int:
-    return system.open(path, system.O_WRONLY | system.O_APPEND | system.O_NOFOLLOW | system.O_NONBLOCK)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def field(text: str) -> str:
@@ -78,10 +78,10 @@ def field(text: str) -> str:
 def _halve(path: str, mode: int) -> None:
     """Keep the newer half. A line that another adds in this very moment may be lost."""
     kept = read(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
-    folder, name = system.split(path)
-    temporary = f"{folder}/.{name}.{system.getpid()}"  # by another name than what is read
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.{name}.{os.getpid()}"  # by another name than what is read
     places.write_new(temporary, mode, kept)
-    system.rename(temporary, path)
+    os.rename(temporary, path)
 
 
 def read(path: str) -> bytes:
@@ -89,8 +89,8 @@ def read(path: str) -> bytes:
 
     :raises OSError: if it can't be read.
     """
-    fd = system.open(path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        return system.read(fd, 2 * _MOST_BYTES)
+        return os.read(fd, 2 * _MOST_BYTES)
     finally:
-        system.close(fd)
+        os.close(fd)

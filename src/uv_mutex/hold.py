@@ -1,8 +1,9 @@
 """All the locks of one call: taken, released, and written down."""
 
+import os
 import time
 
-from uv_mutex import history, lock, remote, system
+from uv_mutex import history, lock, remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class Hold:
         self._places = places
         self._command = command
         self._words: list[str] | None = words
-        self._patience = lock.patience(system.variables, quiet=quiet, command=command)
+        self._patience = lock.patience(os.environ, quiet=quiet, command=command)
         self._locks: list[Lock] = []
         self._began, self._started = time.time(), time.monotonic()
         self._taken = self._held = 0.0
-        if system.variables.get("UV_MUTEX_LOG"):
+        if os.environ.get("UV_MUTEX_LOG"):
             from uv_mutex import log  # now: once the call is done, the shim may be uninstalled
 
             self._log: Callable[..., None] | None = log.append
@@ -102,7 +103,7 @@ class Hold:
 
     def marks(self) -> dict[str, str]:
         """The variable by which a call below this one knows that it need not wait."""
-        outer = system.variables.get(lock.HELD)
+        outer = os.environ.get(lock.HELD)
         marks = [taken.mark for taken in self._locks]
         return {lock.HELD: " ".join([outer, *marks] if outer else marks)} if marks else {}
 
@@ -129,7 +130,7 @@ class Hold:
             history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
         if self._log:
             self._log(
-                system.variables["UV_MUTEX_LOG"],
+                os.environ["UV_MUTEX_LOG"],
                 time=round(self._began, 6),
                 command=" ".join(words),
                 project=self._project.root,

@@ -1,6 +1,6 @@
 """Who holds a lock: one line in the lock file, for those who wait."""
 
-from uv_mutex import system
+import os
 
 RECORD_BYTES = 4096
 _LATEST = 1e11
@@ -34,7 +34,7 @@ class Holder:
 
 def this_process(command: str, since: float) -> Holder:
     """This process as a holder."""
-    return Holder(system.getpid(), system.uname().nodename, since, command, system.getuid())
+    return Holder(os.getpid(), os.uname().nodename, since, command, os.getuid())
 
 
 def read_holder(path: str) -> Holder | None:
@@ -58,12 +58,12 @@ def decode(record: bytes) -> Holder | None:
 
 def read_record(path: str) -> bytes:
     try:
-        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK | system.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return b""
     try:
-        return system.read(fd, RECORD_BYTES)
+        return os.read(fd, RECORD_BYTES)
     except OSError:
         return b""
     finally:
-        system.close(fd)
+        os.close(fd)

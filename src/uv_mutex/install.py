@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-from uv_mutex import hot, realuv
+from uv_mutex import realuv
 from uv_mutex.errors import MutexError
 from uv_mutex.made import MANIFEST, SHARE, Made, compiled, making, read_manifest, remove
 from uv_mutex.messages import commands
@@ -106,10 +106,9 @@ def _install(made: Made, shebang: str) -> None:
     library = SHARE / _tag(files)
     replaced = _library_of(made.prefix / _DOOR)
     modules = [library / name for name in files if name.endswith(".py")]
-    hot_modules = library / f"hot.{sys.implementation.cache_tag}"
     # Noted before anything is made: an installation that breaks off can still be removed.
     named = [name for name in _NAMED.values() if name.suffix == ".py"]
-    planned = [*(library / name for name in files), *map(compiled, modules), hot_modules]
+    planned = [*(library / name for name in files), *map(compiled, modules)]
     made.plan([*planned, *_NAMED.values(), *map(compiled, named), _MANUAL, _COMMAND, _DOOR])
     for name, source in files.items():
         made.file(library / name, source.read_bytes())
@@ -119,7 +118,6 @@ def _install(made: Made, shebang: str) -> None:
         made.compile(module)
     for module in named:
         made.compile(module, PycInvalidationMode.CHECKED_HASH)  # a next version has the same place
-    made.file(hot_modules, hot.freeze(Path(__file__).parent))
     made.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
     for program in (_COMMAND, _DOOR):
@@ -184,9 +182,7 @@ def _interpreter() -> str:
     if sys.prefix == sys.base_prefix:
         return sys.executable
     base: str | None = getattr(sys, "_base_executable", None)
-    # Python 3.10 takes the environment's own link for the base.
-    usable = base and base != sys.executable and os.access(base, os.X_OK)
-    return base if base and usable else os.path.realpath(sys.executable)
+    return base if base and os.access(base, os.X_OK) else os.path.realpath(sys.executable)
 
 
 def _shebang(python: str) -> str:
@@ -195,7 +191,7 @@ def _shebang(python: str) -> str:
         if " " in path or "\t" in path:  # a `#!` line knows no quotes, but env reads them
             quoted = "".join(f"\\{char}" if char in '\\"$' else char for char in path)
             line = f'#!/usr/bin/env -S "{quoted}" -ISXutf8'
-        if "\n" not in line and (len(os.fsencode(line)) <= _SHEBANG_BYTES or os.uname().sysname != "Linux"):
+        if "\n" not in line and len(os.fsencode(line)) <= _SHEBANG_BYTES:
             return line
     raise MutexError(commands.long_interpreter(python))
 

@@ -5,6 +5,7 @@ up again, must not go on writing: see :meth:`Lease.lost`.
 """
 
 import os
+import signal
 import time
 
 from uv_mutex.lock import Lock, Patience
@@ -13,13 +14,9 @@ from uv_mutex.place import LEASE, Place, file_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as signals
-
     from filelock import SoftFileLease
 
     _Seen = tuple[int, int, int]
-else:
-    import _signal as signals
 
 #: Every host must agree on it, since it is how long a dead holder on another host keeps the rest waiting.
 LEASE_SECONDS = 30.0
@@ -131,7 +128,7 @@ def _try(lease: "SoftFileLease") -> bool:
     from filelock import Timeout
 
     # The thread that renews the lease starts here and keeps this mask: signals are for the main thread.
-    mask = signals.pthread_sigmask(signals.SIG_BLOCK, signals.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         lease.acquire(blocking=False)
     except Timeout:
@@ -142,7 +139,7 @@ def _try(lease: "SoftFileLease") -> bool:
             return False
         raise
     finally:
-        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return True
 
 

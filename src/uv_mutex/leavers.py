@@ -5,9 +5,10 @@ to change something waits, with the lock in hand, until they are through. On thi
 user's command, or is gone. Of another host's uv nobody here can tell; it is given two seconds.
 """
 
+import os
 import time
 
-from uv_mutex import history, system
+from uv_mutex import history
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 #: A uv that has no command after this long is thought to be stuck. Who left before that needs no look.
 _LONGEST_SECONDS = 10.0
 _REMOTE_SECONDS = 2.0
-#: Where there is no /proc to look into (macOS).
+#: Where there is no /proc to look into.
 _BLIND_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.001, 0.02, 1.5
 
@@ -31,10 +32,10 @@ def outlast(place: "Place", environment: str) -> bool:
     waited = False
     if place.is_folder:
         return waited
-    folder, name = system.split(place.path)
-    here = history.PREFIX + system.uname().nodename
+    folder, name = os.path.split(place.path)
+    here = history.PREFIX + os.uname().nodename
     try:
-        for file in system.listdir(folder):
+        for file in os.listdir(folder):
             if file == here:
                 waited = _outlast_here(f"{folder}/{file}", name, environment) or waited
             elif file.startswith(history.PREFIX):
@@ -47,7 +48,7 @@ def outlast(place: "Place", environment: str) -> bool:
 def _outlast_here(path: str, lock: str, environment: str) -> bool:
     now = time.time()
     left = {pid: when for when, pid in _Tail(path, lock).left if when > now - _LONGEST_SECONDS}
-    if left and not system.exists("/proc/self/stat"):
+    if left and not os.path.exists("/proc/self/stat"):
         time.sleep(min(_BLIND_SECONDS, max(0.0, max(left.values()) + _BLIND_SECONDS - now)))
         return True
     checking = [pid for pid in left if _is_checking(pid, environment)]
@@ -95,11 +96,11 @@ class _Tail:
 
 def _written(path: str) -> float:
     """When the file server saw a file written last. It is asked at open; stat may tell what this host remembers."""
-    fd = system.open(path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        return system.fstat(fd).st_mtime
+        return os.fstat(fd).st_mtime
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def _is_checking(pid: int, environment: str) -> bool:
@@ -107,7 +108,7 @@ def _is_checking(pid: int, environment: str) -> bool:
     try:
         if _stat(pid)[0] == "Z":  # over, and nobody has asked for its status yet
             return False
-        for thread in system.listdir(f"/proc/{pid}/task"):
+        for thread in os.listdir(f"/proc/{pid}/task"):
             for child in _read(f"/proc/{pid}/task/{thread}/children").split():
                 if _is_command(child.decode(), environment):
                     return False
@@ -125,13 +126,13 @@ def _is_command(pid: str, environment: str) -> bool:
     for variable in variables:
         if variable.startswith(b"VIRTUAL_ENV="):
             active = variable[len(b"VIRTUAL_ENV=") :].decode("utf-8", "surrogateescape")
-            return active == environment or system.realpath(active) == system.realpath(environment)
+            return active == environment or os.path.realpath(active) == os.path.realpath(environment)
     return False
 
 
 def _above() -> set[int]:
     """This process and those that started it."""
-    pid, above = system.getpid(), set()
+    pid, above = os.getpid(), set()
     try:
         while pid and pid not in above:
             above.add(pid)

@@ -6,11 +6,12 @@ taken here without importing filelock; see :mod:`uv_mutex.waiting` for one that 
 
 import errno
 import fcntl
+import os
 import time
 
 from uv_mutex import holder as holders
 from uv_mutex import place as places
-from uv_mutex import remote, system
+from uv_mutex import remote
 from uv_mutex.errors import MutexError
 from uv_mutex.place import FLOCK, LEASE, Place
 
@@ -56,9 +57,9 @@ class Lock:
         holder = holders.this_process(command, time.time())
         data = holder.encode()
         try:
-            self.after_death = bool(system.pread(self._fd, holders.RECORD_BYTES, 0).strip())
-            system.pwrite(self._fd, data, 0)
-            system.ftruncate(self._fd, len(data))
+            self.after_death = bool(os.pread(self._fd, holders.RECORD_BYTES, 0).strip())
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
         except OSError:
             return
         self.token = holder.token
@@ -67,7 +68,7 @@ class Lock:
     @property
     def mark(self) -> str:
         """What a nested call recognises this lock by."""
-        answer = system.fstat(self._fd)
+        answer = os.fstat(self._fd)
         return f"{answer.st_dev}:{answer.st_ino}:{self.token}"
 
     def lost(self) -> str | None:
@@ -90,12 +91,12 @@ class Lock:
         """
         if self._record and not unfinished:
             try:
-                if system.pread(self._fd, holders.RECORD_BYTES, 0) == self._record:
-                    system.ftruncate(self._fd, 0)
+                if os.pread(self._fd, holders.RECORD_BYTES, 0) == self._record:
+                    os.ftruncate(self._fd, 0)
             except OSError:
                 pass
         try:
-            system.close(self._fd)
+            os.close(self._fd)
         except OSError:  # ENOTCONN: this host was cut off, and has no lock any more
             pass
 
@@ -162,7 +163,7 @@ def held_above(place: Place, environ: "Mapping[str, str]") -> bool:
     if not marks:
         return False
     try:
-        answer = system.stat(place.path)
+        answer = os.stat(place.path)
     except OSError:
         return False
     for mark in marks.split(" "):
@@ -178,14 +179,14 @@ def _is_free(place: Place) -> bool:
     if places.recorded_backend(place) == LEASE:
         from uv_mutex import lease
 
-        return not system.exists(lease.marker(place))
+        return not os.path.exists(lease.marker(place))
     fd = places.open_file(place)
     try:
         return try_flock(fd, shared=False)
     except OSError as error:
         raise places.cannot(place, "lock", error) from None
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
@@ -218,7 +219,7 @@ def take(place: Place, patience: Patience, *, shared: bool = False) -> Lock:
             if lock:
                 lock.release()
             else:
-                system.close(fd)
+                os.close(fd)
             if not isinstance(error, OSError):
                 raise
             if error.errno != errno.ESTALE:
@@ -286,7 +287,7 @@ def try_flock(fd: int, *, shared: bool) -> bool:
 def _is_current(fd: int, place: Place) -> bool:
     """Whether the locked file is still the one that others find."""
     try:
-        there, mine = system.stat(place.path), system.fstat(fd)
+        there, mine = os.stat(place.path), os.fstat(fd)
     except OSError as error:
         if error.errno in places.GONE:
             return False

@@ -4,7 +4,7 @@ import os
 
 #: Types (disk: it can't be told which) whose flock is the kernel's own: a blocking call is as good as a poll there.
 _LOCAL = frozenset(
-    """disk ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat apfs hfs ufs
+    """disk ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat
     """.split()
 )
 #: The default of attribute-timeout and entry-timeout of GlusterFS and most others on FUSE, and a little more.
@@ -87,7 +87,7 @@ def find(path: str, table: bytes | None = None) -> Mount | None:
         try:
             with open("/proc/self/mountinfo", "rb") as file:
                 table = file.read()
-        except OSError:  # macOS
+        except OSError:  # no /proc
             return None
     real = os.fsencode(os.path.realpath(path))
     best, found = b"", b""

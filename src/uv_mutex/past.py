@@ -1,8 +1,9 @@
 """The last guarded calls of a project, read back; see :mod:`uv_mutex.history`."""
 
 import math
+import os
 
-from uv_mutex import history, system
+from uv_mutex import history
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Past:
 def read(place: "Place") -> list[Past]:
     """The calls that took this lock first, on all hosts, in the order in which they began."""
     found = []
-    folder, name = system.split(place.path)
+    folder, name = os.path.split(place.path)
     try:
-        files = [] if place.is_folder else system.listdir(folder)
+        files = [] if place.is_folder else os.listdir(folder)
     except OSError:
         files = []
     for file in files:

@@ -1,10 +1,10 @@
 """Where a lock lives, and the files it is made of."""
 
-import _stat
 import errno
+import os
+import stat
 import time
 
-from uv_mutex import system
 from uv_mutex.errors import MutexError
 
 TYPE_CHECKING = False
@@ -43,8 +43,8 @@ def needed(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -
     :param to_look: make nothing, and leave nothing out: whoever can't write a project can see who does.
     """
     root, environment = project.root, project.environment
-    if system.islink(environment):
-        environment = system.realpath(environment)
+    if os.path.islink(environment):
+        environment = os.path.realpath(environment)
     inside = environment == f"{root}/.venv"
     needed = []
     if inside or not keeps_lockfile:
@@ -58,18 +58,18 @@ def needed(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -
 
 
 def _environment_place(environment: str, *, to_look: bool = False) -> "Iterable[Place]":
-    above, name = system.split(environment)
+    above, name = os.path.split(environment)
     try:
         if not to_look:
-            system.makedirs(above)  # uv would, but then the lock would move there while it is held
+            os.makedirs(above)  # uv would, but then the lock would move there while it is held
     except OSError:
         pass
-    while not to_look and not system.isdir(above):  # uv makes the folders above an environment as well
-        above, missing = system.split(above)
+    while not to_look and not os.path.isdir(above):  # uv makes the folders above an environment as well
+        above, missing = os.path.split(above)
         name = f"{missing}-{name}"
     # For a project's own .venv this is the project lock, whichever project asks.
     file = f"{above}/{FOLDER}/{'lock' if name == '.venv' else name + '.lock'}"
-    if _writable(above) or (to_look and (system.exists(file) or not system.isdir(environment))):
+    if _writable(above) or (to_look and (os.path.exists(file) or not os.path.isdir(environment))):
         yield Place(file, above)
     elif to_look or _writable(environment):
         # Its folder can't be replaced by one who can't write above it, so it can serve as the lock file.
@@ -77,7 +77,7 @@ def _environment_place(environment: str, *, to_look: bool = False) -> "Iterable[
 
 
 def _writable(*paths: str) -> bool:
-    return any(system.access(path, system.W_OK) for path in paths)
+    return any(os.access(path, os.W_OK) for path in paths)
 
 
 def open_file(place: Place) -> int:
@@ -87,12 +87,12 @@ def open_file(place: Place) -> int:
     """
     if place.is_folder:
         try:
-            return system.open(place.path, system.O_RDONLY | system.O_DIRECTORY)
+            return os.open(place.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise cannot(place, "open", error) from None
     for attempt in range(_ATTEMPTS):
         try:
-            fd = system.open(place.path, system.O_RDWR | system.O_NOFOLLOW | system.O_NONBLOCK)
+            fd = os.open(place.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         except PermissionError as error:
             fd = _open_to_read(place, error)
         except OSError as error:
@@ -101,9 +101,9 @@ def open_file(place: Place) -> int:
             if not _create(place):
                 time.sleep(PAUSE_SECONDS)
             continue
-        if _stat.S_ISREG(system.fstat(fd).st_mode):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
-        system.close(fd)
+        os.close(fd)
         break
     from uv_mutex.messages import calls
 
@@ -113,25 +113,25 @@ def open_file(place: Place) -> int:
 def _open_to_read(place: Place, denied: OSError) -> int:
     """Another user's lock file that we may only read: enough for flock, except on NFS."""
     try:
-        return system.open(place.path, system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+        return os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         raise cannot(place, "open", denied) from None
 
 
 def _create(place: Place) -> bool:
     """Make the folder and the lock file; False if that can't be yet."""
-    folder = system.dirname(place.path)
+    folder = os.path.dirname(place.path)
     # Without a umask, folder and files have their permissions from the first moment: another user finds none closed.
-    umask = system.umask(0)
+    umask = os.umask(0)
     try:
-        mode = system.stat(place.mode_of).st_mode & 0o777
+        mode = os.stat(place.mode_of).st_mode & 0o777
         try:
-            system.mkdir(folder, mode | 0o700)
+            os.mkdir(folder, mode | 0o700)
         except FileExistsError:
             pass
         ignore = f"{folder}/.gitignore"
         if _is_empty(ignore):  # a call was killed, or the disk was full
-            system.unlink(ignore)
+            os.unlink(ignore)
         write_new(ignore, file_mode(place), _IGNORE_EVERYTHING)
         write_new(place.path, file_mode(place), b"")
     except OSError as error:
@@ -139,13 +139,13 @@ def _create(place: Place) -> bool:
             return False
         raise cannot(place, "create", error) from None
     finally:
-        system.umask(umask)
+        os.umask(umask)
     return True
 
 
 def _is_empty(path: str) -> bool:
     try:
-        return not system.lstat(path).st_size
+        return not os.lstat(path).st_size
     except OSError:
         return False
 
@@ -153,36 +153,36 @@ def _is_empty(path: str) -> bool:
 def write_new(path: str, mode: int, content: bytes) -> None:
     """Write a file unless it is there. Where the file system can, it is complete before it has a name."""
     try:
-        fd = system.open(system.dirname(path), system.O_WRONLY | system.O_TMPFILE, mode)
-    except (AttributeError, OSError):  # macOS, NFS
+        fd = os.open(os.path.dirname(path), os.O_WRONLY | os.O_TMPFILE, mode)
+    except OSError:  # NFS
         fd = -1
     if fd >= 0:
         try:
-            system.fchmod(fd, mode)
-            system.write(fd, content)
+            os.fchmod(fd, mode)
+            os.write(fd, content)
             # Python follows the link only with a src_dir_fd, which an absolute path ignores.
-            system.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
             return
         except FileExistsError:
             return
         except FileNotFoundError:  # no /proc
             pass
         finally:
-            system.close(fd)
+            os.close(fd)
     try:
-        fd = system.open(path, system.O_WRONLY | system.O_CREAT | system.O_EXCL | system.O_NOFOLLOW, mode)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     except FileExistsError:
         return
     try:
-        system.fchmod(fd, mode)
-        system.write(fd, content)
+        os.fchmod(fd, mode)
+        os.write(fd, content)
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def file_mode(place: Place) -> int:
     """The permissions of a lock's files: whoever may write the folder may lock it."""
-    return (system.stat(place.mode_of).st_mode | 0o600) & 0o666
+    return (os.stat(place.mode_of).st_mode | 0o600) & 0o666
 
 
 def recorded_backend(place: Place) -> str | None:
@@ -190,31 +190,31 @@ def recorded_backend(place: Place) -> str | None:
     if place.is_folder:
         return FLOCK
     try:
-        fd = system.open(_backend_file(place), system.O_RDONLY | system.O_NOFOLLOW | system.O_NONBLOCK)
+        fd = os.open(_backend_file(place), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        text = system.read(fd, 64).strip()
+        text = os.read(fd, 64).strip()
     except OSError:
         return None
     finally:
-        system.close(fd)
+        os.close(fd)
     return {b"flock": FLOCK, b"lease": LEASE}.get(text)
 
 
 def record_backend(place: Place, backend: str) -> str:
     """Write the kind of lock down, so that all hosts use one kind; return what stands there then."""
     path = _backend_file(place)
-    temporary = f"{path}.{system.uname().nodename}.{system.getpid()}"
+    temporary = f"{path}.{os.uname().nodename}.{os.getpid()}"
     for _ in range(_ATTEMPTS):
         try:
             write_new(temporary, file_mode(place), backend.encode() + b"\n")
             try:
-                system.link(temporary, path)  # all or nothing, and never over another's
+                os.link(temporary, path)  # all or nothing, and never over another's
             except FileExistsError:
                 pass
             finally:
-                system.unlink(temporary)
+                os.unlink(temporary)
         except OSError as error:
             if error.errno != errno.ESTALE:  # no hard links, or a full disk: what isn't written down can't be compared
                 break
@@ -225,7 +225,7 @@ def record_backend(place: Place, backend: str) -> str:
 
 
 def _backend_file(place: Place) -> str:
-    return system.join(system.dirname(place.path), "backend")
+    return os.path.join(os.path.dirname(place.path), "backend")
 
 
 def mixed(place: Place, forced: str | None, recorded: str) -> MutexError:

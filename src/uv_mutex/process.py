@@ -1,35 +1,33 @@
 """Hand the process over to the real uv, or run it as a child while a lock is held."""
 
-import _thread
 import errno
+import os
+import signal
 import sys
+import threading
 
-from uv_mutex import system
 from uv_mutex.errors import CANNOT_EXEC, MutexError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as signals
     from collections.abc import Callable, Mapping
     from typing import NoReturn
-else:
-    import _signal as signals  # `signal` wraps the same calls in enums, which cost 4 ms to import
 
 #: What Python sets to "ignore" when it starts, and what exec would keep that way.
-_IGNORED_BY_PYTHON = (signals.SIGPIPE, signals.SIGXFSZ)
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: What Python puts in LC_CTYPE when it starts in a C locale (PEP 538).
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 #: Passed on to the child, so that a signal sent to the shim alone acts as if it had been sent to uv.
 _FORWARDED = (
-    signals.SIGINT,
-    signals.SIGTERM,
-    signals.SIGHUP,
-    signals.SIGQUIT,
-    signals.SIGUSR1,
-    signals.SIGUSR2,
-    signals.SIGWINCH,
-    signals.SIGCONT,
-    signals.SIGTSTP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+    signal.SIGTSTP,
 )
 _PR_SET_PDEATHSIG = 1
 #: A failed exec is told apart from uv's own statuses by its errno on a pipe.
@@ -43,8 +41,8 @@ class Ended:
     __slots__ = ("signal", "status")
 
     def __init__(self, wait_status: int) -> None:
-        self.signal = system.WTERMSIG(wait_status) if system.WIFSIGNALED(wait_status) else 0
-        self.status = 0 if self.signal else system.WEXITSTATUS(wait_status)
+        self.signal = os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else 0
+        self.status = 0 if self.signal else os.WEXITSTATUS(wait_status)
 
     @property
     def ok(self) -> bool:
@@ -68,7 +66,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
         # duplicates and the entries without "=" that os.environ can't hold.
-        system.execv(uv, ["uv", *words])
+        os.execv(uv, ["uv", *words])
     except OSError as error:
         raise _cannot_exec(uv, error) from None
 
@@ -93,13 +91,13 @@ def run_uv(
 
     def start() -> None:
         for name, value in extra_env.items():
-            system.putenv(name, value)
+            os.putenv(name, value)
         if empty_stdin:
-            null = system.open(system.devnull, system.O_RDONLY)
-            system.dup2(null, 0)
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
-            signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-        system.execv(uv, ["uv", *words])
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
 
@@ -127,11 +125,11 @@ def run_child(
     """
     pdeathsig = _load_pdeathsig()
     # Inherited as "ignore", SIGCHLD would make the kernel throw the child's status away.
-    old_chld = signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-    parent = system.getpid()
+    old_chld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    parent = os.getpid()
     try:
-        told, tell = system.pipe()  # closed by a successful exec
-        pid = system.fork()
+        told, tell = os.pipe()  # closed by a successful exec
+        pid = os.fork()
     except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
         from uv_mutex.messages import calls
 
@@ -140,35 +138,35 @@ def run_child(
         failure = errno.EIO
         try:
             pdeathsig()
-            if system.getppid() == parent:
+            if os.getppid() == parent:
                 _undo_python()
-                signals.signal(signals.SIGCHLD, old_chld)
+                signal.signal(signal.SIGCHLD, old_chld)
                 start()
         except OSError as error:
             failure = error.errno or errno.EIO
         finally:
             try:
-                system.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
+                os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
             finally:
-                system._exit(CANNOT_EXEC)
+                os._exit(CANNOT_EXEC)
     # Not before the fork: a Ctrl-C that came in between would wait for us alone, and look as if the child had it too.
     # Until here signals do to the shim what they would do to a uv that has only begun.
-    old_mask = signals.pthread_sigmask(signals.SIG_BLOCK, {*_FORWARDED, signals.SIGCHLD})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
     try:
-        system.close(tell)
+        os.close(tell)
         guard = _Guard(pid, lost)
-        ended = _wait(pid, stoppable=signals.SIGTSTP not in old_mask)
+        ended = _wait(pid, stoppable=signal.SIGTSTP not in old_mask)
         guard.stop()
-        failed = system.read(told, _ERRNO_BYTES)
-        system.close(told)
+        failed = os.read(told, _ERRNO_BYTES)
+        os.close(told)
         if not ended.ok:
             _forget_pending()
     finally:
-        signals.signal(signals.SIGCHLD, old_chld)
-        signals.pthread_sigmask(signals.SIG_SETMASK, old_mask)
+        signal.signal(signal.SIGCHLD, old_chld)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
-        raise _cannot_exec(name, OSError(number, system.strerror(number)), remedy)
+        raise _cannot_exec(name, OSError(number, os.strerror(number)), remedy)
     if guard.reason:
         from uv_mutex.messages import calls
 
@@ -182,28 +180,26 @@ class _Guard:
     def __init__(self, pid: int, lost: "Callable[[], str | None] | None") -> None:
         self.reason: str | None = None
         self._pid = pid
-        self._lost = lost
-        self._running = _thread.allocate_lock()
-        self._running.acquire()
-        if lost:
-            _thread.start_new_thread(self._run, (lost,))  # with all signals blocked, as they are here
+        self._ended = threading.Event()
+        if lost:  # the thread has all signals blocked, as they are here
+            threading.Thread(target=self._run, args=(lost,), daemon=True).start()
 
     def _run(self, lost: "Callable[[], str | None]") -> None:
-        while not self._running.acquire(timeout=_GUARD_SECONDS):
+        while not self._ended.wait(_GUARD_SECONDS):
             reason = lost()
             if reason:
                 self.reason = reason
-                _kill(self._pid, signals.SIGKILL)
+                _kill(self._pid, signal.SIGKILL)
                 return
 
     def stop(self) -> None:
         """End the thread; the child is gone."""
-        self._running.release()
+        self._ended.set()
 
 
 def true_command() -> str:
     """A command that does nothing, by its full path: PATH need not lead to it."""
-    return next((path for path in ("/usr/bin/true", "/bin/true") if system.access(path, system.X_OK)), "true")
+    return next((path for path in ("/usr/bin/true", "/bin/true") if os.access(path, os.X_OK)), "true")
 
 
 def end_like(ended: Ended) -> "NoReturn":
@@ -216,11 +212,11 @@ def end_like(ended: Ended) -> "NoReturn":
                 pass
     if ended.signal:
         _no_core_dump()
-        if ended.signal not in (signals.SIGKILL, signals.SIGSTOP):
-            signals.signal(ended.signal, signals.SIG_DFL)
-            signals.pthread_sigmask(signals.SIG_UNBLOCK, {ended.signal})
-        system.kill(system.getpid(), ended.signal)
-    system._exit(ended.shell_status)
+        if ended.signal not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(ended.signal, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {ended.signal})
+        os.kill(os.getpid(), ended.signal)
+    os._exit(ended.shell_status)
 
 
 def _wait(pid: int, *, stoppable: bool) -> Ended:
@@ -229,33 +225,27 @@ def _wait(pid: int, *, stoppable: bool) -> Ended:
     :param pid: the child.
     :param stoppable: whether SIGTSTP was let through when the shim started.
     """
-    wanted = {*_FORWARDED, signals.SIGCHLD}
-    stoppable = stoppable and signals.getsignal(signals.SIGTSTP) is not signals.SIG_IGN
+    wanted = {*_FORWARDED, signal.SIGCHLD}
+    stoppable = stoppable and signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN
     while True:
-        done, wait_status = system.waitpid(pid, system.WNOHANG)
+        done, wait_status = os.waitpid(pid, os.WNOHANG)
         if done:
             return Ended(wait_status)
         number, child_has_it = _next_signal(wanted)
-        if number == signals.SIGCHLD:
+        if number == signal.SIGCHLD:
             continue
         if not child_has_it:
             _kill(pid, number)
-        if number == signals.SIGTSTP and stoppable:
+        if number == signal.SIGTSTP and stoppable:
             _stop_as_by_default()
 
 
-def _next_signal(wanted: "set[signals.Signals]") -> tuple[int, bool]:
+def _next_signal(wanted: "set[signal.Signals]") -> tuple[int, bool]:
     """Wait for a signal; say which, and whether the kernel sent it to the whole foreground process group."""
-    if sys.platform == "linux":
-        info = signals.sigwaitinfo(wanted)
-        number, from_kernel = info.si_signo, info.si_code > 0
-    else:
-        # macOS has no sigwaitinfo: what a terminal can send is taken to come from there.
-        number = signals.sigwait(wanted)
-        keys = (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP, signals.SIGWINCH, signals.SIGCONT)
-        from_kernel = number in keys and system.isatty(0)
+    info = signal.sigwaitinfo(wanted)
+    number, from_kernel = info.si_signo, info.si_code > 0
     # A terminal that goes away tells the leader of its session alone: `ssh -t host uv sync` makes us that leader.
-    alone = number in (signals.SIGHUP, signals.SIGCONT) and system.getsid(0) == system.getpid()
+    alone = number in (signal.SIGHUP, signal.SIGCONT) and os.getsid(0) == os.getpid()
     return number, from_kernel and not alone
 
 
@@ -264,32 +254,32 @@ def _forget_pending() -> None:
 
     `uv add` answers Ctrl-C by putting pyproject.toml back and exiting with 130.
     """
-    while pending := signals.sigpending() & {*_FORWARDED}:
-        signals.sigwait(pending)
+    while pending := signal.sigpending() & {*_FORWARDED}:
+        signal.sigwait(pending)
 
 
 def _kill(pid: int, number: int) -> None:
     try:
-        system.kill(pid, number)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
 
 def _stop_as_by_default() -> None:
     """Stop this process by SIGTSTP's default action, so that a shell sees the job stopped."""
-    old = signals.signal(signals.SIGTSTP, signals.SIG_DFL)
-    system.kill(system.getpid(), signals.SIGTSTP)
-    signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGTSTP})
-    signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTSTP})
+    old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     if old is not None:
-        signals.signal(signals.SIGTSTP, old)
+        signal.signal(signal.SIGTSTP, old)
 
 
 def _undo_python() -> None:
     """Take back what the interpreter changed in this process when it started."""
     for number in _IGNORED_BY_PYTHON:
-        signals.signal(number, signals.SIG_DFL)
-    if system.variables.get("LC_CTYPE") in _COERCED:
+        signal.signal(number, signal.SIG_DFL)
+    if os.environ.get("LC_CTYPE") in _COERCED:
         _restore_lc_ctype()
 
 
@@ -297,25 +287,23 @@ def _restore_lc_ctype() -> None:
     try:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read().split(b"\0")
-    except OSError:  # macOS: Python coerces only where LC_CTYPE said nothing or "C"
+    except OSError:  # no /proc: Python coerces only where LC_CTYPE said nothing or "C"
         entries = []
     values = [entry[9:] for entry in entries if entry.startswith(b"LC_CTYPE=")]
     if values:
-        system.putenv(b"LC_CTYPE", values[0])
+        os.putenv(b"LC_CTYPE", values[0])
     else:
-        system.unsetenv("LC_CTYPE")
+        os.unsetenv("LC_CTYPE")
 
 
 def _load_pdeathsig() -> "Callable[[], None]":
     """Prepare the call, in the parent, that makes the kernel kill a child when its parent dies."""
-    if sys.platform != "linux":
-        return lambda: None
     try:
         import ctypes
     except ImportError:  # a Python built without libffi
         return lambda: None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    arguments = (ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signals.SIGKILL))
+    arguments = (ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL))
     return lambda: prctl(*arguments) and None
 
 

@@ -4,13 +4,15 @@ Follows crates/uv-workspace/src/workspace.rs and crates/uv/src/lib.rs. But for t
 written, `..` folded and symlinks kept, since that is how uv climbs from folder to folder.
 """
 
+import os
 import time
 
-from uv_mutex import system, target, toml
+from uv_mutex import target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from uv_mutex.commandline import Call
 
@@ -124,7 +126,7 @@ def _working_directory(call: "Call", settings: Settings) -> str:
         or settings.get("UV_WORKING_DIRECTORY", shown_as="UV_WORKING_DIR")
     )
     # uv goes there and asks where it is, which resolves symlinks.
-    return system.realpath(given) if given else system.getcwd()
+    return os.path.realpath(given) if given else os.getcwd()
 
 
 def _start(call: "Call", base: str, settings: Settings) -> str | None:
@@ -132,7 +134,7 @@ def _start(call: "Call", base: str, settings: Settings) -> str | None:
     if not given:
         return None
     path = _join(base, given)
-    return system.dirname(path) if path.endswith("/pyproject.toml") and system.isfile(path) else path
+    return os.path.dirname(path) if path.endswith("/pyproject.toml") and os.path.isfile(path) else path
 
 
 def _beside_script(call: "Call", base: str, version_at_least: "Callable[[str], bool]") -> str | None:
@@ -155,14 +157,14 @@ def _environment(call: "Call", root: str, base: str, settings: Settings) -> str:
 
 
 def _join(base: str, path: str) -> str:
-    return system.normpath(system.join(base, path))
+    return os.path.normpath(os.path.join(base, path))
 
 
 def ancestors(folder: str) -> "Iterator[str]":
     """A folder, its parent, and so on up to the file system's root."""
     while True:
         yield folder
-        parent = system.dirname(folder)
+        parent = os.path.dirname(folder)
         if parent == folder:
             return
         folder = parent
@@ -170,7 +172,7 @@ def ancestors(folder: str) -> "Iterator[str]":
 
 def _nearest(start: str) -> str | None:
     for folder in ancestors(start):
-        if system.isfile(f"{folder}/pyproject.toml"):
+        if os.path.isfile(f"{folder}/pyproject.toml"):
             return folder
     return None
 
@@ -183,7 +185,7 @@ def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> s
         return None
     if "workspace" in text and tables(text, "tool.uv.workspace"):
         return member
-    above = _nearest(system.dirname(member))
+    above = _nearest(os.path.dirname(member))
     if above and above != member:
         outer = read_text(f"{above}/pyproject.toml")
         workspace = tables(outer, "tool.uv.workspace") if "workspace" in outer else {}
@@ -197,12 +199,20 @@ def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> s
     return member
 
 
-def tables(text: str, path: str) -> dict[str, toml.Value]:
-    """The values below a dotted path, none if the text is not TOML: uv will say so."""
+def tables(text: str, path: str) -> "dict[str, Any]":
+    """The values of the table at a dotted path; an empty table as ``{"": True}``, none if there is no such table.
+
+    Text that is no TOML has none: uv will say so.
+    """
+    import tomllib
+
     try:
-        return toml.read_tables(text, path)
-    except (ValueError, IndexError, RecursionError):
+        found: object = tomllib.loads(text)
+    except (ValueError, RecursionError):
         return {}
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return (found or {"": True}) if isinstance(found, dict) else {}
 
 
 def read_text(path: str) -> str:
@@ -227,14 +237,14 @@ def workspace_globs(root: str) -> list[str]:
     return [glob for glob in members if isinstance(glob, str)] if isinstance(members, list) else []
 
 
-def _matches(path: str, globs: "toml.Value | None", *, across: bool) -> bool:
+def _matches(path: str, globs: object, *, across: bool) -> bool:
     """Whether one of a workspace's patterns matches a path below its root.
 
     :param across: whether a star matches "/", too.
     """
     if not isinstance(globs, list):
         return False
-    return any(isinstance(glob, str) and _glob_matches(system.normpath(glob), path, across) for glob in globs)
+    return any(isinstance(glob, str) and _glob_matches(os.path.normpath(glob), path, across) for glob in globs)
 
 
 def _glob_matches(pattern: str, text: str, across: bool) -> bool:

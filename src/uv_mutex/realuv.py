@@ -1,6 +1,7 @@
 """Find the real uv: the first `uv` on PATH that is not a uv-mutex shim, and ask it what it understands."""
 
-from uv_mutex import system
+import os
+
 from uv_mutex.errors import NoUvError
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ def find(environ: "Mapping[str, str]") -> str:
     if named:
         return _check(named)
     shims = []
-    for folder in environ.get("PATH", system.defpath).split(":"):
+    for folder in environ.get("PATH", os.defpath).split(":"):
         path = f"{folder or '.'}/uv"
         if _is_executable(path):
             if not is_shim(path):
@@ -44,15 +45,15 @@ def is_shim(path: str) -> bool:
 def first_bytes(path: str) -> bytes:
     """How a file begins; empty if it can't be read (a script could not run so)."""
     try:
-        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return b""
     try:
-        return system.read(fd, _HEAD)
+        return os.read(fd, _HEAD)
     except OSError:
         return b""
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def _check(path: str) -> str:
@@ -61,11 +62,11 @@ def _check(path: str) -> str:
     from uv_mutex.messages import calls
 
     is_there = calls.A_SHIM if _is_executable(path) else calls.NO_PROGRAM
-    raise NoUvError(calls.wrong_uv(path, is_there if system.exists(path) else calls.MISSING))
+    raise NoUvError(calls.wrong_uv(path, is_there if os.path.exists(path) else calls.MISSING))
 
 
 def _is_executable(path: str) -> bool:
-    return system.access(path, system.X_OK) and system.isfile(path)
+    return os.access(path, os.X_OK) and os.path.isfile(path)
 
 
 def help_text(uv: str, words: "Sequence[str]") -> str:
@@ -87,7 +88,7 @@ def version_at_least(uv: str, wanted: str) -> bool:
 def _ask(uv: str, words: "Sequence[str]") -> str:
     import subprocess
 
-    environ = {name: value for name, value in system.variables.items() if not name.startswith("UV_")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
     try:
         done = subprocess.run(
             [uv, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environ | {"NO_COLOR": "1"}

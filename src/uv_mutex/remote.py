@@ -1,8 +1,8 @@
 """What this host may not see yet of what another host wrote."""
 
+import os
 import time
 
-from uv_mutex import system
 from uv_mutex.place import Place, file_mode, write_new
 
 TYPE_CHECKING = False
@@ -16,11 +16,11 @@ def see_other_hosts_writes(project: "Project") -> None:
     :param project: the project. What else decides is reopened when its note is made or checked.
     """
     try:
-        fd = system.open(project.root, system.O_RDONLY | system.O_DIRECTORY)
+        fd = os.open(project.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            on_disk = bool(system.major(system.fstat(fd).st_dev))
+            on_disk = bool(os.major(os.fstat(fd).st_dev))
         finally:
-            system.close(fd)
+            os.close(fd)
     except OSError:
         return
     if not on_disk:
@@ -37,15 +37,15 @@ def reopen(path: str) -> None:
     before, it reads again from memory, as long as the file has the same size. `uv version --bump` keeps it.
     """
     try:
-        fd = system.open(path, system.O_RDONLY | system.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError):
         return
     try:
-        system.posix_fadvise(fd, 0, 0, system.POSIX_FADV_DONTNEED)
-    except (AttributeError, OSError):  # macOS; a folder
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:  # a folder
         pass
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None:
@@ -54,8 +54,8 @@ def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None
     FUSE answers from memory for a second, whoever wrote since: even the size of a file, so that `uv add` on one host
     would read half of what the one before it wrote on another, and write that back.
     """
-    answer = system.fstat(fd)
-    if system.major(answer.st_dev):  # a disk of this host
+    answer = os.fstat(fd)
+    if os.major(answer.st_dev):  # a disk of this host
         return
     from uv_mutex import mounts
 
@@ -73,7 +73,7 @@ def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None
 def _was_last(place: Place) -> bool:
     """Whether the last to hold the lock was of this host. To remove a file is to ask the server, not a memory."""
     try:
-        system.unlink(f"{place.path}.last.{system.uname().nodename}")
+        os.unlink(f"{place.path}.last.{os.uname().nodename}")
     except OSError:
         return False
     _be_last(place)
@@ -81,12 +81,12 @@ def _was_last(place: Place) -> bool:
 
 
 def _be_last(place: Place) -> None:
-    folder, name = system.split(place.path)
-    mine = f"{name}.last.{system.uname().nodename}"
+    folder, name = os.path.split(place.path)
+    mine = f"{name}.last.{os.uname().nodename}"
     try:
-        for other in system.listdir(folder):
+        for other in os.listdir(folder):
             if other.startswith(f"{name}.last.") and other != mine:
-                system.unlink(f"{folder}/{other}")
+                os.unlink(f"{folder}/{other}")
         write_new(f"{folder}/{mine}", file_mode(place), b"")
     except OSError:  # then the next one waits, and so does this host
         pass

@@ -1,8 +1,9 @@
 """One call of `uv` from start to end."""
 
+import os
 import sys
 
-from uv_mutex import process, realuv, system
+from uv_mutex import process, realuv
 from uv_mutex.errors import MutexError, say
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ def main(words: list[str]) -> "NoReturn":
     :param words: the words after ``uv``.
     """
     try:
-        uv = realuv.find(system.variables)
+        uv = realuv.find(os.environ)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
             _guard(uv, words)
         process.exec_uv(uv, words)
@@ -35,7 +36,7 @@ def main(words: list[str]) -> "NoReturn":
 
 
 def _is_off() -> bool:
-    return system.variables.get("UV_MUTEX", "").lower() in _OFF
+    return os.environ.get("UV_MUTEX", "").lower() in _OFF
 
 
 def _guard(uv: str, words: list[str]) -> None:
@@ -55,7 +56,7 @@ def _guard(uv: str, words: list[str]) -> None:
     call = commandline.parse(words, ask_help)
     if call is None:
         return
-    settings = project.Settings(system.variables, ask_help)
+    settings = project.Settings(os.environ, ask_help)
     if project.harmless(call, settings):
         return
     try:
@@ -65,7 +66,7 @@ def _guard(uv: str, words: list[str]) -> None:
     if found is None:
         return
     needed = place.needed(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    needed = [each for each in needed if not lock.held_above(each, system.variables)]
+    needed = [each for each in needed if not lock.held_above(each, os.environ)]
     if needed:
         _Guarded(uv, call, found, needed).go()
 
@@ -81,7 +82,7 @@ class _Guarded:
         self._project = project
         command = f"uv {call.subcommand}"
         self._hold = hold.Hold(project, places, command=command, words=["uv", *call.words], quiet=call.quiet)
-        self._note = freshness.Note(project, call, system.variables, uv)
+        self._note = freshness.Note(project, call, os.environ, uv)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""

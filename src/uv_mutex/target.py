@@ -3,7 +3,7 @@
 Follows RunCommand in crates/uv/src/commands/project/run.rs.
 """
 
-from uv_mutex import system
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def has_own_environment(call: "Call", base: str) -> bool:
     target = call.operands[0]
     if target == "-":
         return call.has("-m", "--module") or _declares_metadata(_peek_stdin())  # uv refuses `-m -`
-    path = system.join(base, target)
-    if target.startswith(("http://", "https://")) and not system.exists(path):
+    path = os.path.join(base, target)
+    if target.startswith(("http://", "https://")) and not os.path.exists(path):
         return True
     return _is_script(call, path) and _declares_metadata(_read(path))
 
@@ -44,16 +44,16 @@ def folder(call: "Call", base: str) -> str | None:
     if not call.operands or call.has("-m", "--module"):
         return None
     target = call.operands[0]
-    parent = system.dirname(target.rstrip("/"))
+    parent = os.path.dirname(target.rstrip("/"))
     if not parent:
         return None
-    path = system.join(base, target)
+    path = os.path.join(base, target)
     is_target = (
         _is_script(call, path)
-        or system.isfile(f"{path}/__main__.py")
-        or (system.isfile(path) and _read(path).startswith(_ZIP_MAGIC))
+        or os.path.isfile(f"{path}/__main__.py")
+        or (os.path.isfile(path) and _read(path).startswith(_ZIP_MAGIC))
     )
-    return system.join(base, parent) if is_target else None
+    return os.path.join(base, parent) if is_target else None
 
 
 def _is_script(call: "Call", path: str) -> bool:
@@ -61,7 +61,7 @@ def _is_script(call: "Call", path: str) -> bool:
         return False
     if call.has("-s", "--script", "--gui-script"):
         return True
-    return system.suffix(path).lower() in _SUFFIXES and system.isfile(path)
+    return os.path.splitext(path)[1].lower() in _SUFFIXES and os.path.isfile(path)
 
 
 def _declares_metadata(head: bytes) -> bool:
@@ -74,22 +74,22 @@ def _declares_metadata(head: bytes) -> bool:
 
 def _read(path: str) -> bytes:
     """The head of a regular file; what a pipe holds (`uv run -s <(…)`) is for uv to read."""
-    if not system.isfile(path):
+    if not os.path.isfile(path):
         return b""
     try:
-        fd = system.open(path, system.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return b""
     try:
-        return system.read(fd, _METADATA_BYTES)
+        return os.read(fd, _METADATA_BYTES)
     except OSError:
         return b""
     finally:
-        system.close(fd)
+        os.close(fd)
 
 
 def _peek_stdin() -> bytes:
     try:
-        return system.pread(0, _METADATA_BYTES, system.lseek(0, 0, system.SEEK_CUR))
+        return os.pread(0, _METADATA_BYTES, os.lseek(0, 0, os.SEEK_CUR))
     except OSError:
         return b""

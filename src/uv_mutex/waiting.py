@@ -4,25 +4,24 @@ Where the lock is the kernel's own, waiting is one blocking call, and the next w
 Across a network it is polling, kind to the file server: the pause grows from 10 ms to 0.5 s, each of random length.
 """
 
-import _thread
 import fcntl
+import os
+import signal
 import sys
+import threading
 import time
 
-from uv_mutex import lock, system
+from uv_mutex import lock
 from uv_mutex.errors import TIMED_OUT, MutexError, say
 from uv_mutex.holder import read_holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as signals
     from collections.abc import Callable
     from types import FrameType
 
     from uv_mutex.lock import Patience
     from uv_mutex.place import Place
-else:
-    import _signal as signals
 
 _SILENT_SECONDS = 2.0
 _REPEAT_SECONDS = 30.0
@@ -32,7 +31,7 @@ _SHOW_SECONDS, _RENEW_SECONDS = 0.5, 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
 _LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
-_WAKE = signals.SIGURG
+_WAKE = signal.SIGURG
 
 
 class _TimeUpError(Exception):
@@ -48,7 +47,7 @@ def describe_holder(place: "Place", waited: float) -> str:
     holder = None if place.is_folder else read_holder(place.path)
     if holder is None:
         return f"other uv calls ({waited:.0f} s)"
-    seconds = max(waited, time.time() - holder.since) if holder.host == system.uname().nodename else waited
+    seconds = max(waited, time.time() - holder.since) if holder.host == os.uname().nodename else waited
     from uv_mutex import terminal
 
     who = f"{holder.command} (pid {holder.pid} on {holder.host}"
@@ -68,25 +67,23 @@ class Wait:
         self._quiet = patience.quiet
         self._limit = None if patience.limit is None else max(0.0, patience.limit - patience.waited)
         self._live = not self._quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._main = _thread.get_ident()
-        self._running = _thread.allocate_lock()  # held until the wait ends
-        self._gone = _thread.allocate_lock()  # held until the thread ends
+        self._main = threading.get_ident()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._blocking = False
 
     def __enter__(self) -> "Wait":
         self.began = time.monotonic()
-        self._old_handler = signals.signal(_WAKE, self._wake)
-        self._old_mask = signals.pthread_sigmask(signals.SIG_UNBLOCK, {_WAKE})
-        self._running.acquire()
-        self._gone.acquire()
-        _thread.start_new_thread(self._run, ())
+        self._old_handler = signal.signal(_WAKE, self._wake)
+        self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})
+        self._thread.start()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._running.release()
-        self._gone.acquire()
-        signals.signal(_WAKE, self._old_handler)
-        signals.pthread_sigmask(signals.SIG_SETMASK, self._old_mask)
+        self._over.set()
+        self._thread.join()
+        signal.signal(_WAKE, self._old_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         self._patience.waited += time.monotonic() - self.began
         if isinstance(error, _TimeUpError):
             from uv_mutex.messages import calls
@@ -115,7 +112,7 @@ class Wait:
 
     def _is_local(self, fd: int) -> bool:
         """Whether the kernel can wake us, since no other host takes part. The mount table costs a waiter 2 ms."""
-        if system.major(system.fstat(fd).st_dev):  # a disk of this host
+        if os.major(os.fstat(fd).st_dev):  # a disk of this host
             return True
         from uv_mutex import mounts
 
@@ -125,7 +122,7 @@ class Wait:
         """Try until it works, in pauses that grow."""
         pause = _FIRST_PAUSE
         while not attempt():
-            time.sleep(pause * (0.5 + system.urandom(1)[0] / 512))
+            time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
             self._check()
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
@@ -148,13 +145,13 @@ class Wait:
         try:
             while True:
                 until = min(deadline, next_line, next_sign)
-                if self._running.acquire(timeout=max(0.0, until - time.monotonic())):
+                if self._over.wait(max(0.0, until - time.monotonic())):
                     return
                 now = time.monotonic()
                 if now >= deadline:
                     # Repeated, since the main thread may not have reached its blocking call yet.
-                    signals.pthread_kill(self._main, _WAKE)
-                    if self._running.acquire(timeout=0.05):
+                    signal.pthread_kill(self._main, _WAKE)
+                    if self._over.wait(0.05):
                         return
                 if now >= next_line:
                     shown = self._say(now)
@@ -173,7 +170,6 @@ class Wait:
                 _write("\r\x1b[K")
             if sign is not None:
                 sign.remove()
-            self._gone.release()
 
     def _say(self, now: float) -> bool:
         from uv_mutex.messages import calls

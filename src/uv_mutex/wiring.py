@@ -120,7 +120,7 @@ def _machine(prefix: Path) -> Iterator[Place]:
     """For every user, where this machine has such a thing."""
     block = _shell(prefix)
     yield Place("/etc/profile.d/zz-uv-mutex.sh", (block,))
-    for path in ("/etc/bash.bashrc", "/etc/bashrc"):  # Debian's, Fedora's and macOS's
+    for path in ("/etc/bash.bashrc", "/etc/bashrc"):  # Debian's, and Fedora's
         if os.path.exists(path):
             yield Place(path, (block._replace(top=True),))  # they return early
     for folder in ("/etc/zsh", "/etc"):

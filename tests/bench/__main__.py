@@ -11,7 +11,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="uv-mutex-bench-") as folder, Workload(Path(folder)) as workload:
         bench = Bench(workload, short=arguments.short)
         uv, machine = numeric_version(_NEWEST), f"{platform.machine()}, {os.cpu_count()} cores"
-        now = datetime.now(timezone.utc).date()
+        now = datetime.now(UTC).date()
         print(f"{now}, {machine}, Python {platform.python_version()}, uv {uv} unless it says otherwise\n")
         print("| what | goal | measured |\n| --- | --- | --- |")
         for row in bench.rows():

@@ -51,7 +51,7 @@ class Machine:
         """An interpreter that everybody may use: the one of the tests may be in root's home."""
         for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
             # By way of sh: setpriv itself still has root's rights when it starts its command.
-            probe = ["sh", "-c", 'exec "$0" -c "import sys; sys.exit(sys.version_info < (3, 10))"', candidate]
+            probe = ["sh", "-c", 'exec "$0" -c "import sys; sys.exit(sys.version_info < (3, 11))"', candidate]
             works = ["setpriv", f"--reuid={BOB}", "--clear-groups", *probe]
             if not subprocess.run(works, capture_output=True, check=False).returncode:
                 return candidate

@@ -175,7 +175,7 @@ def test_a_python_that_uv_manages(storage: Storage) -> None:
         (
             "managed",
             "rm -r /opt/python",
-            "the base image has no Python 3.10 or newer, which the shim needs; add one to it: "
+            "the base image has no Python 3.11 or newer, which the shim needs; add one to it: "
             "apt-get install -y python3 python3-venv, or UV_PYTHON_INSTALL_DIR=/opt/python uv python install",
         ),
         (

@@ -465,28 +465,14 @@ def _without_library(prefix: Path) -> None:
     shutil.rmtree(prefix / "lib")
 
 
-def _hot_modules(prefix: Path) -> Path:
-    """The one file of the modules on the hot paths."""
-    (path,) = prefix.glob("lib/uv-mutex/*/hot.*")
-    return path
-
-
 def _without_lock(prefix: Path) -> None:
-    _hot_modules(prefix).unlink()
     (module,) = prefix.glob("lib/uv-mutex/*/uv_mutex/lock.py")
     module.unlink()
 
 
 def _cut_short(prefix: Path) -> None:
-    for module in (_hot_modules(prefix), *prefix.glob("lib/uv-mutex/*/uv_mutex/__pycache__/*.pyc")):
+    for module in prefix.glob("lib/uv-mutex/*/uv_mutex/__pycache__/*.pyc"):
         os.truncate(module, 40)
-
-
-def test_the_hot_modules_file_is_not_needed(project: Project, prefix: Path) -> None:
-    """As on a machine whose Python is another version."""
-    shim = install(prefix)
-    _hot_modules(prefix).unlink()
-    check(project, shim)
 
 
 @pytest.mark.parametrize("damage", [_without_library, _without_lock, _cut_short])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -385,7 +386,6 @@ class _State:
 
     @classmethod
     def read(cls, project: Project, env: Mapping[str, str]) -> _State:
-        tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
         pyproject = tomllib.loads(project.pyproject.read_text())["project"]
         lock = tomllib.loads((project.root / "uv.lock").read_text())
         listed = run(project, ["uv", "pip", "list", "--python", str(project.venv), "--format", "json"], env)

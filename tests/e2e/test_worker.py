@@ -413,7 +413,7 @@ def test_errors_say_what_to_do(debian: Machine) -> None:
     code = f"import runpy, sys; {old}; runpy.run_path(sys.argv[1], run_name='__main__')"
     done = debian.run(["python3", "-c", code, _WORKER[1]])
     assert done.returncode == 1
-    assert done.stderr == "uv-mutex: /usr/bin/python3 is Python 3.9.2; start this with Python 3.10 or newer\n"
+    assert done.stderr == "uv-mutex: /usr/bin/python3 is Python 3.9.2; start this with Python 3.11 or newer\n"
     debian.copy(_ROOT / "hooks/worker", "/alone")
     done = debian.run(["python3", "/alone"])
     assert (done.returncode, done.stderr) == (

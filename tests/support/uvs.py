@@ -50,7 +50,7 @@ def _fixed(folder: Path, version: str) -> Path:
 
 def _newest(folder: Path) -> Path:
     stamp = folder / "newest.txt"
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     day, version = stamp.read_text().split() if stamp.exists() else ("", "")
     if day != today or not _place(folder, version).exists():
         version = _install(folder, "uv")

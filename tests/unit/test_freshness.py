@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex import commandline, mounts, remote, system
+from uv_mutex import commandline, mounts, remote
 from uv_mutex.freshness import Note
 from uv_mutex.project import Project
 
@@ -219,7 +219,7 @@ def test_nothing_is_left_beside_the_note(world: World, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(system, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     assert world.prepare()
     assert not world.files
 
@@ -260,7 +260,7 @@ def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch
             self.st_size, self.st_ino, self.st_mode = 0, 7, answer.st_mode
 
     older = 0
-    monkeypatch.setattr(system, "stat", lambda path, **_: Coarse(path))
+    monkeypatch.setattr(os, "stat", lambda path, **_: Coarse(path))
     monkeypatch.setattr(mounts, "is_local", lambda _: True)
     assert world.prepare()
     assert not world.files

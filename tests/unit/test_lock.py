@@ -21,7 +21,7 @@ import pytest
 from support import need
 from support.terminal import wait_until
 
-from uv_mutex import lease, lock, system, waiting
+from uv_mutex import lease, lock, waiting
 from uv_mutex import place as places
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
 from uv_mutex.holder import Holder, read_holder
@@ -386,7 +386,7 @@ def test_a_folder_that_another_host_makes_at_this_moment(
     place: Place, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """GlusterFS answers ESTALE then, once in some hundred calls, on whatever is asked next."""
-    real = getattr(system, call)
+    real = getattr(os, call)
     stale = iter([True] * 3)
 
     def sometimes(*words: object, **options: object) -> object:
@@ -394,7 +394,7 @@ def test_a_folder_that_another_host_makes_at_this_moment(
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), *words[:1])
         return real(*words, **options)
 
-    monkeypatch.setattr(system, call, sometimes)
+    monkeypatch.setattr(os, call, sometimes)
     taken = _take(place)
     assert not _filelock_gets_it(place)
     taken.release()
@@ -491,7 +491,7 @@ class _AlarmWhileRestoring:
 
 def test_an_alarm_after_the_wait_does_no_harm(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     held = _take(place)
-    monkeypatch.setattr(waiting, "signals", _AlarmWhileRestoring())
+    monkeypatch.setattr(waiting, "signal", _AlarmWhileRestoring())
     assert _busy(place)
     held.release()
 

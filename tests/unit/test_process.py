@@ -16,7 +16,7 @@ import pytest
 from support.recorder import COUNTED, Recorder, state
 from support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, wait_until
 
-from uv_mutex import process, system
+from uv_mutex import process
 from uv_mutex.errors import CANNOT_EXEC, MutexError
 from uv_mutex.process import Ended
 
@@ -143,9 +143,8 @@ def test_a_closed_terminal_reaches_the_child_of_a_session_leader(recorder: Recor
 
 def test_ctrl_c_just_before_the_fork_is_not_lost(recorder: Recorder, tmp_path: Path) -> None:
     setup = """\
-from uv_mutex import system
 def slow(): print('forking', flush=True); time.sleep(2); return os.fork()
-system.fork = slow"""
+os.fork = slow"""
     with Terminal(_driver(str(recorder.path), setup=setup), env={}, cwd=tmp_path) as terminal:
         terminal.wait_for(b"forking")
         terminal.press(CTRL_C)
@@ -280,7 +279,7 @@ def test_cannot_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     def fork() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(system, "fork", fork)
+    monkeypatch.setattr(os, "fork", fork)
     with pytest.raises(MutexError, match="cannot start uv: Resource temporarily unavailable; try again"):
         process.run_uv("uv", [], extra_env={})
 

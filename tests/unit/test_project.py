@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -318,22 +316,6 @@ def test_help_is_asked_only_for_variables_that_are_set() -> None:
 
     assert Settings({}, never).get("UV_PROJECT", shown_as="UV_PROJECT=") is None
     assert Settings({"UV_NO_SYNC": "1"}, never).on("UV_NO_SYNC")
-
-
-def test_a_member_costs_no_import(tmp_path: Path) -> None:
-    root = workspace(tmp_path / "ws", "packages/*", exclude=("packages/x[ab]",))
-    member = write(root / "packages/a")
-    program = (
-        f"import sys; sys.path.insert(0, {_SOURCES!r})\n"
-        "from uv_mutex import commandline, project\n"
-        "call = commandline.parse(['sync'], str)\n"
-        "found = project.find(call, project.Settings({}, str), bool)\n"
-        "print(found.root, *{'re', 'fnmatch', 'tomllib', 'pathlib', 'subprocess'} & set(sys.modules))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-IS", "-c", program], cwd=member, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [str(root)]
 
 
 def test_a_file_that_uv_is_writing_is_read_when_it_is_there(tmp_path: Path) -> None:
