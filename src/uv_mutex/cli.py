@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Everything that can be asked for, and the reference of it: `--help` prints it, completion is made from it."""
-    from uv_mutex.install import DEFAULT_PREFIX
+    from uv_mutex.setup.install import DEFAULT_PREFIX
 
     parser = argparse.ArgumentParser(
         prog="uv-mutex", description="Run uv in parallel: a shim named uv lets one call at a time sync a project."
@@ -165,7 +165,7 @@ the command makes on the same project go through without waiting."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from uv_mutex.install import install
+    from uv_mutex.setup.install import install
 
     folder = install(arguments.prefix)
     if arguments.wire:
@@ -178,11 +178,11 @@ def _install(arguments: argparse.Namespace) -> int:
 
 def _wire(prefix: Path) -> int:
     """Wire the machine, say what was done, then go each way in to see where it leads."""
-    from uv_mutex import reach, wiring
     from uv_mutex.messages import ways
+    from uv_mutex.setup import path_check, path_setup
 
-    done, problems = wiring.wire(prefix)
-    tried, good = reach.report(str(prefix))
+    done, problems = path_setup.wire(prefix)
+    tried, good = path_check.report(str(prefix))
     for problem in problems:
         say(problem)
     print(f"uv-mutex {VERSION} is in {prefix}; its lines or links are in", *done, sep="\n  ")
@@ -191,8 +191,8 @@ def _wire(prefix: Path) -> int:
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:
-    from uv_mutex.install import absolute, uninstall
-    from uv_mutex.wiring import unwire
+    from uv_mutex.setup.install import absolute, uninstall
+    from uv_mutex.setup.path_setup import unwire
 
     for path in unwire(absolute(arguments.prefix)):
         print(f"restored {path}")
@@ -201,20 +201,20 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from uv_mutex.status import status
+    from uv_mutex.commands.status import status
 
     status(arguments.project, as_json=arguments.json, watch=arguments.watch)
     return 0
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    from uv_mutex.execute import execute
+    from uv_mutex.commands.exec_ import execute
 
     execute([*arguments.command, *arguments.after_dashes], arguments.project)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from uv_mutex.doctor import doctor
+    from uv_mutex.commands.doctor.report import doctor
 
     return doctor(arguments.project, with_peer=arguments.peer, seconds=arguments.seconds)
 
@@ -231,20 +231,20 @@ def seconds(text: str) -> float:
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
-    from uv_mutex.timeline import timeline
+    from uv_mutex.commands.timeline.drawing import timeline
 
     timeline(arguments.logs, arguments.output, form=arguments.format)
     return 0
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    from uv_mutex.completion import completion
+    from uv_mutex.commands.completion import completion
 
     print(completion(parser(), arguments.shell), end="")
     return 0
 
 
 def _demo(_arguments: argparse.Namespace) -> int:
-    from uv_mutex.demo import demo
+    from uv_mutex.commands.demo import demo
 
     return 0 if demo() else 1

@@ -13,7 +13,7 @@ from support.herd import Outcome, explain, failures, herd
 from support.index import LocalIndex
 from support.wheels import make_wheel, slow_backend
 
-from uv_mutex import remote
+from uv_mutex.locking import network_cache
 
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
 two_backends = pytest.mark.parametrize("backend", ["flock", "lease"], indirect=True)
@@ -114,7 +114,7 @@ def test_runs_beside_edits(pair: list[Host], index: LocalIndex) -> None:
     assert not failures(outcomes), explain(outcomes)
     path = pair[0].reach(f"{project}/pyproject.toml")
     time.sleep(1.1)
-    remote.reopen(str(path))
+    network_cache.reopen(str(path))
     text = path.read_text()
     assert f'version = "0.1.{EDITS}"' in text
     assert all(f'"pkg-{number}>=' in text for number in range(EDITS))

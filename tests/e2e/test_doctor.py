@@ -17,10 +17,10 @@ from support import need
 from support.project import Project, run
 from support.uvs import all_versions, numeric_version, uv
 
-from uv_mutex import examine, probe, versions
-from uv_mutex.finding import FINE, WARNING
+from uv_mutex.commands.doctor import lock_checks, lock_trial, uv_versions
+from uv_mutex.commands.doctor.finding import FINE, WARNING
+from uv_mutex.locking.lock_file import Place
 from uv_mutex.messages import findings
-from uv_mutex.place import Place
 
 NO_FLOCK = "#include <errno.h>\nint flock(int fd, int operation) { errno = ENOSYS; return -1; }\n"
 PRETENDING = "int flock(int fd, int operation) { return 0; }\n"
@@ -89,12 +89,12 @@ def test_what_a_uv_guards_by_itself(project: Project, uv_version: str) -> None:
         "whoever waits behind a build of more than 5 minutes fails": version >= Version("0.9.16"),
     }
     assert {words: words in text for words in found} == found
-    assert text.count("; keep the shim first on PATH") == len(versions.breaks(version))
+    assert text.count("; keep the shim first on PATH") == len(uv_versions.breaks(version))
 
 
 def test_versions_that_are_none() -> None:
-    assert versions.parse("uv 0.7.8 (x86_64)") == Version("0.7.8")
-    assert [versions.parse(text) for text in ("", "uv", "uv newest")] == [None] * 3
+    assert uv_versions.parse("uv 0.7.8 (x86_64)") == Version("0.7.8")
+    assert [uv_versions.parse(text) for text in ("", "uv", "uv newest")] == [None] * 3
 
 
 def test_the_shim_is_not_first(project: Project, tmp_path: Path) -> None:
@@ -288,8 +288,8 @@ def test_what_cannot_be_locked(project: Project) -> None:
 def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, grade: int, words: str) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
     now = time.time
-    monkeypatch.setattr("uv_mutex.probe.time.time", lambda: now() + offset)
-    found = list(examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))))
+    monkeypatch.setattr("uv_mutex.commands.doctor.lock_trial.time.time", lambda: now() + offset)
+    found = list(lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))))
     assert max(each.grade for each in found) == grade
     if words:
         assert words in str(found[1])
@@ -298,8 +298,8 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
 
 def test_a_lease_that_does_not_exclude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
-    monkeypatch.setattr(probe, "created_twice", lambda _path: probe.GOT)
-    (found,) = examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    monkeypatch.setattr(lock_trial, "created_twice", lambda _path: lock_trial.GOT)
+    (found,) = lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
     assert "NOT PROTECTED  a lease does not exclude here: " in str(found)
     assert str(found).endswith("could be created twice; move the project to another file system")
 
@@ -308,8 +308,8 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/x")
 
-    monkeypatch.setattr(probe, "two_descriptors", full)
-    (found,) = examine.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    monkeypatch.setattr(lock_trial, "two_descriptors", full)
+    (found,) = lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
     assert str(found) == (
         "NOT PROTECTED  the lock can't be tried out: /x: No space left on device; mend that, then run this again"
     )
@@ -317,7 +317,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_environments_folder(tmp_path: Path) -> None:
     place = Place(str(tmp_path), str(tmp_path.parent), is_folder=True)
-    found = list(examine.lock(place))
+    found = list(lock_checks.lock(place))
     assert {each.grade for each in found} == {FINE}
     assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
 

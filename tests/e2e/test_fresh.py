@@ -25,8 +25,8 @@ from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import BUILD_SYSTEM, make_sdist, make_wheel, project_table, slow_backend
 
-from uv_mutex import commandline, project, realuv
-from uv_mutex.freshness import Note
+from uv_mutex.environment.freshness import Note
+from uv_mutex.uv import commandline, executable, project
 
 # ---------------------------------------------------------------------------------------------- verdicts
 
@@ -150,7 +150,7 @@ class World:
 
     def uv(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """Run the real uv."""
-        return self._run([realuv.find(self.env), *words])
+        return self._run([executable.find(self.env), *words])
 
     def shim(self, *words: str) -> bool:
         """Run the shim, which must succeed. Says whether it prepared."""
@@ -175,17 +175,17 @@ class World:
 
     def note(self, *words: str) -> Note | None:
         """The note that the shim would look at, by the shim's own steps; None where it would not."""
-        binary = realuv.find(self.env)
+        binary = executable.find(self.env)
 
         def ask_help(subcommand: str) -> str:
-            return realuv.help_text(binary, [subcommand] if subcommand else [])
+            return executable.help_text(binary, [subcommand] if subcommand else [])
 
         call = commandline.parse(words, ask_help)
         assert call
         with _inside(self.cwd):
             settings = project.Settings(self.env, ask_help)
             assert not project.harmless(call, settings)
-            found = project.find(call, settings, lambda wanted: realuv.version_at_least(binary, wanted))
+            found = project.find(call, settings, lambda wanted: executable.version_at_least(binary, wanted))
             return Note(found, call, self.env, binary) if found else None
 
     def fresh(self, subcommand: str, options: Words) -> bool:

@@ -26,8 +26,8 @@ from support.terminal import wait_until
 from support.uvs import uv
 from support.wheels import make_wheel, slow_backend
 
-from uv_mutex import install as installing
 from uv_mutex.errors import MutexError
+from uv_mutex.setup import install as installing
 
 _ROOT = Path(__file__).parents[2]
 _LIBRARIES = str(Path(filelock.__file__).parents[1])
@@ -466,12 +466,12 @@ def _without_library(prefix: Path) -> None:
 
 
 def _without_lock(prefix: Path) -> None:
-    (module,) = prefix.glob("lib/uv-mutex/*/uv_mutex/lock.py")
+    (module,) = prefix.glob("lib/uv-mutex/*/uv_mutex/locking/acquire.py")
     module.unlink()
 
 
 def _cut_short(prefix: Path) -> None:
-    for module in prefix.glob("lib/uv-mutex/*/uv_mutex/__pycache__/*.pyc"):
+    for module in prefix.glob("lib/uv-mutex/*/uv_mutex/**/__pycache__/*.pyc"):
         os.truncate(module, 40)
 
 

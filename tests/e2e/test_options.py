@@ -9,7 +9,7 @@ from functools import lru_cache
 import pytest
 from support.uvs import VERSIONS, all_versions, uv
 
-from uv_mutex import commandline
+from uv_mutex.uv import commandline
 
 _SUBCOMMANDS = ("", *sorted(commandline.GUARDED))
 all_subcommands = pytest.mark.parametrize("subcommand", _SUBCOMMANDS)

@@ -16,7 +16,7 @@ from support.terminal import Terminal
 from support.uvs import uv
 
 from uv_mutex import cli
-from uv_mutex.completion import commands, options
+from uv_mutex.commands.completion import commands, options
 
 MANUAL = Path(__file__).parents[2] / "hooks/uv-mutex.1"
 SHELLS = ("bash", "zsh", "fish")

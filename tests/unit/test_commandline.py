@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from uv_mutex import commandline
-from uv_mutex.commandline import Call, parse
+from uv_mutex.uv import commandline
+from uv_mutex.uv.commandline import Call, parse
 
 _HELP = """\
 Usage: uv run [OPTIONS] [COMMAND]

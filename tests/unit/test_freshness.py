@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex import commandline, mounts, remote
-from uv_mutex.freshness import Note
-from uv_mutex.project import Project
+from uv_mutex.environment.freshness import Note
+from uv_mutex.locking import filesystem, network_cache
+from uv_mutex.uv import commandline
+from uv_mutex.uv.project import Project
 
 _LOCK = """[[package]]
 name = "demo"
@@ -261,7 +262,7 @@ def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch
 
     older = 0
     monkeypatch.setattr(os, "stat", lambda path, **_: Coarse(path))
-    monkeypatch.setattr(mounts, "is_local", lambda _: True)
+    monkeypatch.setattr(filesystem, "is_local", lambda _: True)
     assert world.prepare()
     assert not world.files
     older = 10**10
@@ -273,10 +274,10 @@ def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch
 
 
 def test_network_file_system_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "is_local", lambda _: False)
+    monkeypatch.setattr(filesystem, "is_local", lambda _: False)
     world.prepare()
     asked: list[str] = []
-    monkeypatch.setattr(remote, "reopen", asked.append)
+    monkeypatch.setattr(network_cache, "reopen", asked.append)
     assert world.fresh()
     assert {str(world.root / "uv.lock"), str(world.site), str(world.dep / "pyproject.toml")} <= {*asked}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.disk import small_disk
 
-from uv_mutex import history, past
-from uv_mutex.place import Place
+from uv_mutex.locking.lock_file import Place
+from uv_mutex.records import history, past
 
 HOST = os.uname().nodename
 _SOURCES = str(Path(__file__).parents[2] / "src")
@@ -121,7 +121,7 @@ def test_silent_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 def test_calls_at_once_lose_none(place: Place) -> None:
     code = (
         f"import sys; sys.path.insert(0, {_SOURCES!r})\n"
-        "from uv_mutex import history\nfrom uv_mutex.place import Place\n"
+        "from uv_mutex.records import history\nfrom uv_mutex.locking.lock_file import Place\n"
         "for number in range(60):\n"
         "    history.append(Place(*sys.argv[1:3]), sys.argv[3], 1, waited=0, held=0, prepared=False, status=0)\n"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex import commandline, project
-from uv_mutex.commandline import Call
-from uv_mutex.project import Project, Settings
+from uv_mutex.uv import commandline, project, pyproject
+from uv_mutex.uv.commandline import Call
+from uv_mutex.uv.project import Project, Settings
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 _PROJECT = '[project]\nname = "x"\n'
@@ -323,5 +323,5 @@ def test_a_file_that_uv_is_writing_is_read_when_it_is_there(tmp_path: Path) -> N
     path.touch()
     writer = threading.Timer(0.015, path.write_text, args=("[project]\n",))
     writer.start()
-    assert project.read_text(str(path)) == "[project]\n"
+    assert pyproject.read_text(str(path)) == "[project]\n"
     writer.join()

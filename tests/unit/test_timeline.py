@@ -15,7 +15,7 @@ import pytest
 from support import need
 
 from uv_mutex import cli
-from uv_mutex.axis import Axis
+from uv_mutex.commands.timeline.axis import Axis
 
 _SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from support.terminal import wait_until
 
-from uv_mutex import lock, waiters, waiting
-from uv_mutex.holder import Holder, decode
-from uv_mutex.lock import Patience
-from uv_mutex.place import Place
+from uv_mutex.locking import acquire, wait, waiters
+from uv_mutex.locking.acquire import Patience
+from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.owner import Holder, decode
 
 HOST = os.uname().nodename
 
@@ -24,7 +24,7 @@ HOST = os.uname().nodename
 def place(tmp_path: Path) -> Place:
     """A lock that was taken before."""
     place = Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
-    lock.take(place, Patience(1, quiet=True)).release()
+    acquire.take(place, Patience(1, quiet=True)).release()
     return place
 
 
@@ -44,8 +44,8 @@ def gone() -> int:
 
 
 def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_RENEW_SECONDS", 0.2)
-    held = lock.take(place, Patience(1, quiet=True))
+    monkeypatch.setattr(wait, "_RENEW_SECONDS", 0.2)
+    held = acquire.take(place, Patience(1, quiet=True))
     sign = Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}")
     seen: list[object] = []
 
@@ -60,7 +60,7 @@ def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.Mo
 
     looking = threading.Thread(target=look)
     looking.start()
-    lock.take(place, Patience(30, quiet=True, command="uv run")).release()
+    acquire.take(place, Patience(30, quiet=True, command="uv run")).release()
     looking.join()
     early, waiter = seen
     assert not early
@@ -71,10 +71,10 @@ def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.Mo
 
 
 def test_a_wait_goes_on_without_its_file(place: Place) -> None:
-    held = lock.take(place, Patience(1, quiet=True))
+    held = acquire.take(place, Patience(1, quiet=True))
     Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}").mkdir()
     threading.Timer(1, held.release).start()
-    lock.take(place, Patience(30, quiet=True)).release()
+    acquire.take(place, Patience(30, quiet=True)).release()
 
 
 def test_who_is_gone_says_nothing(place: Place) -> None:

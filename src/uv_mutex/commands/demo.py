@@ -1,0 +1,115 @@
+"""`uv-mutex demo`: the same herd of calls on a project of its own, without the shim and with it, side by side."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from uv_mutex.errors import MutexError
+from uv_mutex.messages import commands
+from uv_mutex.setup.install import install
+from uv_mutex.uv import executable
+
+#: Small, pure Python, and without dependencies of their own, so that what is counted is what was added.
+_PACKAGES = ("attrs", "certifi", "click", "filelock", "idna", "iniconfig", "packaging", "pluggy", "six", "tomlkit")
+_RUNS = 20
+_LEADS_AWAY = """VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_WORKING_DIR UV_WORKING_DIRECTORY UV_FROZEN UV_LOCKED
+    UV_NO_SYNC UV_NO_PROJECT UV_ISOLATED UV_MUTEX UV_MUTEX_TIMEOUT UV_MUTEX_LOG""".split()
+_PROJECT = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.9"\ndependencies = ["six"]\n'
+
+
+class Result:
+    """What one herd came to: how many of its calls ``worked`` out of ``wanted``, in ``seconds``."""
+
+    def __init__(self, worked: int, wanted: int, seconds: float) -> None:
+        self.worked = worked
+        self.wanted = wanted
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.worked} of {self.wanted}, {self.seconds:.1f} s"
+
+
+def demo() -> bool:
+    """Run both herds, print the table; return whether the shim kept everything.
+
+    :raises MutexError: if there is no real uv, or it can't make an environment here at all.
+    """
+    bare = executable.find(os.environ)
+    with tempfile.TemporaryDirectory(prefix="uv-mutex-demo-") as folder:
+        shim = str(_shim(Path(folder)))
+        _once(bare, Path(folder))
+        rows = (
+            (f"{_RUNS} parallel `uv run`, no .venv: how many worked", _run_herd),
+            (f"{len(_PACKAGES)} parallel `uv add`: how many stayed", _add_herd),
+        )
+        version = subprocess.run([bare, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        print(f"{version}: {bare}\n")
+        print(f"{'':52}{'without uv-mutex':20}with uv-mutex")
+        kept = True
+        for title, herd in rows:
+            print(f"{title:52}", end="", flush=True)
+            print(f"{herd(bare, Path(folder))!s:20}", end="", flush=True)
+            result = herd(shim, Path(folder))
+            print(result)
+            kept = kept and result.worked == result.wanted
+    print("\nuv-mutex kept everything." if kept else "\nuv-mutex did NOT keep everything.")
+    return kept
+
+
+def _shim(folder: Path) -> Path:
+    """The shim of the prefix that this command belongs to; from elsewhere, one of its own."""
+    beside = Path(sys.argv[0]).absolute().parent / "uv"
+    return beside if beside.exists() and executable.is_shim(str(beside)) else install(folder / "prefix") / "uv"
+
+
+def _project(folder: Path) -> Path:
+    root = folder / "project"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    (root / "pyproject.toml").write_text(_PROJECT)
+    return root
+
+
+def _once(uv: str, folder: Path) -> None:
+    """One call alone, so that a machine on which uv can't work is told apart from a race."""
+    done = subprocess.run(
+        [uv, "sync"], cwd=_project(folder), env=_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise MutexError(commands.demo_fails_alone(done.stderr.strip()))
+
+
+def _run_herd(uv: str, folder: Path) -> Result:
+    began = time.monotonic()
+    statuses = _herd(_project(folder), [[uv, "run", "python", "-c", "import six"]] * _RUNS)
+    return Result(statuses.count(0), _RUNS, time.monotonic() - began)
+
+
+def _add_herd(uv: str, folder: Path) -> Result:
+    root = _project(folder)
+    began = time.monotonic()
+    _herd(root, [[uv, "add", package] for package in _PACKAGES])
+    seconds = time.monotonic() - began
+    declared = set(re.findall(r'"([a-z]+)[^"]*"', (root / "pyproject.toml").read_text()))
+    locked = set(re.findall(r'^name = "([a-z]+)"$', (root / "uv.lock").read_text(), re.MULTILINE))
+    return Result(len(declared & locked & set(_PACKAGES)), len(_PACKAGES), seconds)
+
+
+def _herd(root: Path, commands: Sequence[Sequence[str]]) -> list[int]:
+    quiet = subprocess.DEVNULL
+    calls = [
+        subprocess.Popen(command, cwd=root, env=_environment(), stdin=quiet, stdout=quiet, stderr=quiet)
+        for command in commands
+    ]
+    return [call.wait() for call in calls]
+
+
+def _environment() -> dict[str, str]:
+    """The user's own, but for what would lead uv away from the demo's project."""
+    return {name: value for name, value in os.environ.items() if name not in _LEADS_AWAY}

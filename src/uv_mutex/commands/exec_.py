@@ -1,0 +1,59 @@
+"""`uv-mutex exec`: any command under the locks of a project, with the rules of uv's own calls."""
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from typing import NoReturn
+
+from uv_mutex.commands import find_project
+from uv_mutex.environment import freshness
+from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
+from uv_mutex.locking import acquire, lock_file
+from uv_mutex.messages import calls, commands
+from uv_mutex.shim import child
+from uv_mutex.shim.session import Hold
+
+#: As a shell answers for a command that it can't find.
+_NOT_FOUND = NO_UV
+
+
+def execute(command: Sequence[str], project: str | None) -> NoReturn:
+    """Run a command while no guarded call works on the project, and end as the command does.
+
+    :param command: the command and its arguments.
+    :param project: a folder of the project; None for the one that uv would take here.
+    :raises MutexError: if there is no such project or command, or if the locks can't be had.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
+    if not command:
+        raise MutexError(commands.no_command())
+    path = shutil.which(command[0])
+    if path is None and "/" not in command[0]:
+        raise MutexError(commands.not_found(command[0]), _NOT_FOUND)
+    path = path or command[0]
+    found = find_project.project_at(project)
+    places = lock_file.needed(found, keeps_lockfile=False)
+    # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
+    places = [each for each in places if not acquire.held_above(each, os.environ)]
+    name = f"uv-mutex exec {os.path.basename(command[0])}"
+    hold = Hold(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
+
+    def start() -> None:
+        for variable, value in hold.marks().items():
+            os.putenv(variable, value)
+        os.execv(path, [*command])
+
+    try:
+        hold.take(shared=False)
+        hold.outlast_leavers()
+        freshness.forget(found.environment)
+        ended = child.run_child(start, path, hold.watch(), remedy=calls.CHECK_FILE)
+    except MutexError as error:
+        hold.release(unfinished=error.status != CANNOT_EXEC)
+        hold.write(prepared=False, status=error.status)
+        raise
+    hold.release(unfinished=bool(ended.signal))
+    hold.write(prepared=False, status=ended.shell_status)
+    child.end_like(ended)

@@ -1,0 +1,35 @@
+"""The project that a command is about, found as uv finds it."""
+
+import os
+
+from uv_mutex.errors import MutexError, NoUvError
+from uv_mutex.messages import commands
+from uv_mutex.uv import commandline, executable, project
+from uv_mutex.uv.project import Project
+
+
+def project_at(folder: str | None) -> Project:
+    """The project of a folder; None for the one that uv would take here.
+
+    :raises MutexError: if there is none.
+    """
+    try:
+        uv = executable.find(os.environ)
+    except NoUvError:  # a few answers depend on its version; without one those of the oldest do
+        uv = ""
+    # As `uv sync` would: of all guarded calls it has the fewest ways to be led elsewhere.
+    words = ["sync", *([] if folder is None else [f"--project={folder}"])]
+    call = commandline.parse(words, lambda _subcommand: "")
+
+    def at_least(wanted: str) -> bool:
+        return bool(uv) and executable.version_at_least(uv, wanted)
+
+    settings = project.Settings(os.environ, lambda subcommand: executable.help_text(uv, [subcommand]) if uv else "")
+    try:
+        here = os.getcwd()
+        found = project.find(call, settings, at_least) if call else None
+    except OSError as error:
+        raise MutexError(commands.no_folder(error)) from None
+    if found is None:
+        raise MutexError(commands.no_project(here if folder is None else folder))
+    return found

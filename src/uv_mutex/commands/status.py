@@ -1,0 +1,223 @@
+"""`uv-mutex status`: who holds a project's locks, who waits for them, and the last guarded calls.
+
+It looks without disturbing anybody; see :func:`look`.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from uv_mutex import terminal
+from uv_mutex.commands import find_project
+from uv_mutex.errors import MutexError
+from uv_mutex.locking import acquire, lease, lock_file, owner, waiters
+from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.owner import Holder
+from uv_mutex.messages import commands
+from uv_mutex.records import past
+from uv_mutex.records.past import Past
+from uv_mutex.uv.project import Project
+
+FREE, HELD, UNKNOWN = "free", "held", "unknown"
+_CALLS = 10
+_REDRAW_SECONDS = 1.0
+
+
+class Seen:
+    """What there is to see of one lock.
+
+    ``state``: free, held, or unknown (it can't be read, for ``reason``). ``holder``: who holds it, None if nobody does
+    or it was not written down.
+    """
+
+    def __init__(self, place: Place, state: str, holder: Holder | None = None, reason: str = "") -> None:
+        self.place = place
+        self.state = state
+        self.holder = holder
+        self.reason = reason
+        self.backend = lock_file.recorded_backend(place)
+        self.waiting = waiters.read(place)
+
+
+class Status:
+    """What there is to see of a project: its locks, and its last calls, the newest last."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        needed = lock_file.needed(project, keeps_lockfile=False, to_look=True)
+        self.locks = [look(place) for place in needed]
+        self.calls: list[Past] = sorted(
+            (call for place in needed for call in past.read(place)), key=lambda call: call.began
+        )[-_CALLS:]
+
+    def as_json(self) -> dict[str, Any]:
+        """As `--json` prints it. Names are added to it, never taken away."""
+        return {
+            "project": self.project.root,
+            "environment": self.project.environment,
+            "locks": [
+                {
+                    "path": seen.place.path,
+                    "backend": seen.backend,
+                    "state": seen.state,
+                    "reason": seen.reason or None,
+                    "holder": seen.holder and _person(seen.holder),
+                    "waiting": [_person(waiter) for waiter in seen.waiting],
+                }
+                for seen in self.locks
+            ],
+            "calls": [
+                {
+                    "time": call.began,
+                    "host": call.host,
+                    "pid": call.pid,
+                    "command": call.command,
+                    "waited": call.waited,
+                    "held": call.held,
+                    "prepared": call.prepared,
+                    "exit": call.status,
+                }
+                for call in self.calls
+            ],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """As a person reads it."""
+        now = time.time()
+        yield f"project  {self.project.root}"
+        for seen in self.locks:
+            yield f"lock     {seen.place.path}{f' ({seen.backend})' if seen.backend else ''}"
+            yield f"         {_state(seen, now)}"
+            if seen.waiting:
+                yield f"         {len(seen.waiting)} waiting:"
+            for waiter in seen.waiting:
+                yield f"           {_describe(waiter, now)}"
+        if not self.calls:
+            yield "no guarded call yet"
+            return
+        yield ""
+        yield f"{'last calls':20}{'host':16}{'pid':>8}  {'waited':>9}{'held':>9}  {'prepared':10}{'exit':>4}  command"
+        for call in self.calls:
+            yield (
+                f"{_clock(call.began):20}{call.host[:15]:16}{call.pid:>8}  {call.waited:>7.2f} s{call.held:>7.2f} s  "
+                f"{'yes' if call.prepared else '-':10}{'-' if call.status is None else call.status:>4}  {call.command}"
+            )
+
+
+def look(place: Place) -> Seen:
+    """Look at one lock.
+
+    A free flock is taken, shared with others, for some microseconds. A call that tries for it in that very moment goes
+    into its wait, where it gets the lock at once or 10 ms later; nothing else comes of it.
+    """
+    try:
+        fd = os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Seen(place, FREE)  # never locked, and looking must not change that
+    except OSError as error:
+        return Seen(place, UNKNOWN, reason=error.strerror or "")
+    reason = ""
+    try:
+        if lock_file.recorded_backend(place) == lock_file.LEASE:
+            held, reason = _look_at_lease(lease.marker(place))
+        else:
+            held = not acquire.try_flock(fd, shared=True)
+    except OSError as error:
+        return Seen(place, UNKNOWN, reason=error.strerror or "")
+    finally:
+        os.close(fd)
+    if not held:
+        return Seen(place, FREE)
+    return Seen(place, HELD, None if place.is_folder else owner.read_holder(place.path), reason)
+
+
+def _look_at_lease(marker: str) -> tuple[bool, str]:
+    try:
+        idle = time.time() - os.stat(marker).st_mtime
+    except FileNotFoundError:
+        return False, ""
+    return True, commands.not_renewed(idle) if idle > lease.LEASE_SECONDS else ""
+
+
+def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
+    """Print the status of a project, once or every second.
+
+    :param folder: a folder of the project; None for the one that uv would take here.
+    :raises MutexError: if there is no such project, or nothing to draw on every second.
+    """
+    project = find_project.project_at(folder)
+    if watch:
+        if as_json or not sys.stdout.isatty():
+            raise MutexError(commands.cannot_watch())
+        _watch(project)
+    elif as_json:
+        print(json.dumps(Status(project).as_json(), indent=2))
+    else:
+        _print(map(terminal.printable, Status(project).lines()))
+
+
+def _watch(project: Project) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            columns, rows = os.get_terminal_size(sys.stdout.fileno())
+            # A terminal that doesn't know its size says 0.
+            lines = [terminal.cut(terminal.printable(line), (columns or 80) - 1) for line in Status(project).lines()]
+            # Overwritten rather than wiped first, which would flicker.
+            _print(["\x1b[H" + "\x1b[K\n".join(lines[: (rows or 24) - 1]) + "\x1b[K\n\x1b[J"], end="")
+            time.sleep(_REDRAW_SECONDS)
+    _print([])
+
+
+def _print(lines: "Iterator[str] | Sequence[str]", end: str = "\n") -> None:
+    text = "".join(f"{line}{end}" for line in lines)
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+
+
+def _state(seen: Seen, now: float) -> str:
+    if seen.state == UNKNOWN:
+        return commands.cannot_look(seen.reason)
+    if seen.state == FREE:
+        return "free"
+    if seen.holder is None:
+        return "held, by calls that did not write it down (fresh ones, or another program)"
+    return f"held by {_describe(seen.holder, now)}{'; ' if seen.reason else ''}{seen.reason}"
+
+
+def _describe(person: Holder, now: float) -> str:
+    user = _user(person.uid)
+    seconds = max(0.0, now - person.since)
+    by = f", user {user}" if user else ""
+    return f"{person.command} (pid {person.pid} on {person.host}{by}) since {_clock(person.since)}, {seconds:.0f} s"
+
+
+def _person(person: Holder) -> dict[str, Any]:
+    return {
+        "host": person.host,
+        "pid": person.pid,
+        "user": _user(person.uid),
+        "command": person.command,
+        "since": person.since,
+    }
+
+
+def _user(uid: int | None) -> str | None:
+    """The user's name, as this host knows it."""
+    if uid is None:
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def _clock(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return "?"

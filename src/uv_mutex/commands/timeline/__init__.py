@@ -1,0 +1,1 @@
+"""`uv-mutex timeline`: a UV_MUTEX_LOG as a picture."""

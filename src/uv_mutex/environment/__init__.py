@@ -1,0 +1,1 @@
+"""What decides whether an environment is fresh, and what repairs one."""

@@ -1,0 +1,1 @@
+"""Install the shim, and put it first on PATH."""

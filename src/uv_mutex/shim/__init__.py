@@ -1,0 +1,1 @@
+"""The program that is called in place of uv."""

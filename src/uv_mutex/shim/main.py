@@ -1,0 +1,165 @@
+"""One call of `uv` from start to end."""
+
+import os
+import sys
+
+from uv_mutex.errors import MutexError, say
+from uv_mutex.shim import child
+from uv_mutex.uv import executable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.shim.child import Ended
+    from uv_mutex.uv.commandline import Call
+    from uv_mutex.uv.project import Project
+
+#: Without one of these words no call is guarded. commandline.GUARDED says the same; importing that costs 0.5 ms.
+_GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+_OFF = ("off", "0", "false", "no")
+
+
+def main(words: list[str]) -> "NoReturn":
+    """Do what the front door was called for; ends by exec, or exits as uv would.
+
+    :param words: the words after ``uv``.
+    """
+    try:
+        uv = executable.find(os.environ)
+        if not _is_off() and any(word in _GUARDED_WORDS for word in words):
+            _guard(uv, words)
+        child.exec_uv(uv, words)
+    except MutexError as error:
+        say(str(error))
+        sys.exit(error.status)
+
+
+def _is_off() -> bool:
+    return os.environ.get("UV_MUTEX", "").lower() in _OFF
+
+
+def _guard(uv: str, words: list[str]) -> None:
+    """Take the call through the lock if it can change the project; return if it can't.
+
+    :raises MutexError: if the lock can't be had.
+    """
+    from uv_mutex.locking import acquire, lock_file
+    from uv_mutex.uv import commandline, project
+
+    asked: dict[str, str] = {}
+
+    def ask_help(subcommand: str) -> str:
+        if subcommand not in asked:
+            asked[subcommand] = executable.help_text(uv, [subcommand] if subcommand else [])
+        return asked[subcommand]
+
+    call = commandline.parse(words, ask_help)
+    if call is None:
+        return
+    settings = project.Settings(os.environ, ask_help)
+    if project.harmless(call, settings):
+        return
+    try:
+        found = project.find(call, settings, lambda wanted: executable.version_at_least(uv, wanted))
+    except OSError:  # the working directory is gone, and uv says so
+        return
+    if found is None:
+        return
+    needed = lock_file.needed(found, keeps_lockfile=project.keeps_lockfile(call, settings))
+    needed = [each for each in needed if not acquire.held_above(each, os.environ)]
+    if needed:
+        _Guarded(uv, call, found, needed).go()
+
+
+class _Guarded:
+    """A call that needs locks."""
+
+    def __init__(self, uv: str, call: "Call", project: "Project", places: "list[Place]") -> None:
+        from uv_mutex.environment import freshness
+        from uv_mutex.shim import session
+
+        self._uv = uv
+        self._call = call
+        self._project = project
+        command = f"uv {call.subcommand}"
+        self._hold = session.Hold(project, places, command=command, words=["uv", *call.words], quiet=call.quiet)
+        self._note = freshness.Note(project, call, os.environ, uv)
+
+    def go(self) -> "NoReturn":
+        """Take the locks, do the work, release them."""
+        try:
+            if self._call.subcommand == "run":
+                self._run()
+            elif self._call.subcommand == "sync":
+                self._sync()
+            self._hold.take(shared=False)
+            self._end_like(self._work_under_lock())
+        except MutexError as error:
+            self._hold.release(unfinished=True)
+            self._hold.write(prepared=False, status=error.status)
+            raise
+
+    def _run(self) -> "NoReturn":
+        """Prepare unless fresh; then, without the lock, let the user's command run."""
+        prepared = False
+        self._hold.take(shared=True)
+        if not self._note.fresh():
+            self._hold.retake(shared=False)
+            if not self._note.fresh():
+                self._prepare()
+                prepared = True
+        # Before the lock is free: whoever takes it next must know that a uv is about to check.
+        self._hold.write(prepared=prepared, status=None)
+        self._hold.release()
+        child.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
+
+    def _prepare(self) -> None:
+        """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
+        self._hold.outlast_leavers()
+        self._note.before_preparation()
+        words = self._call.preparation(child.true_command(), self._project.told_by_script)
+        ended = self._run_child(words, empty_stdin=True)
+        if not ended.ok:
+            self._end_like(ended, prepared=True)
+        self._note_as_fresh()
+
+    def _sync(self) -> "NoReturn":
+        """A fresh environment is checked side by side with others, anything else alone."""
+        self._hold.take(shared=True)
+        while True:
+            if self._note.fresh():
+                self._end_like(self._run_child(self._call.words))
+            self._hold.retake(shared=False)
+            if not self._note.fresh():
+                self._end_like(self._work_under_lock(), prepared=True)
+            self._hold.retake(shared=True)
+
+    def _work_under_lock(self) -> "Ended":
+        self._hold.outlast_leavers()
+        self._note.before_preparation()
+        ended = self._run_child(self._call.words)
+        if ended.ok and self._call.subcommand == "sync":
+            self._note_as_fresh()
+        return ended
+
+    def _note_as_fresh(self) -> None:
+        """Note what a whole uv went through without a change: this one, or a second one in silence."""
+        if not self._note.write():
+            self._note.before_preparation()
+            words = self._call.confirmation(child.true_command(), self._project.told_by_script)
+            ended = self._run_child(words, empty_stdin=True)
+            if ended.signal:
+                self._end_like(ended, prepared=True)
+            if ended.ok:
+                self._note.write()
+
+    def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
+        marks, lost = self._hold.marks(), self._hold.watch()
+        return child.run_uv(self._uv, words, extra_env=marks, empty_stdin=empty_stdin, lost=lost)
+
+    def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
+        self._hold.release(unfinished=bool(ended.signal))
+        self._hold.write(prepared=prepared, status=ended.shell_status)
+        child.end_like(ended)

@@ -1,0 +1,1 @@
+"""What uv itself does: its command line, its projects, its executable."""
