@@ -17,13 +17,14 @@ from bench.workload import Workload
 _WORKER = """
 import sys, time
 sys.path.insert(0, sys.argv[4])
+from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.locking import acquire
-from uv_mutex.locking.lock_file import Place
-place = Place(sys.argv[1], sys.argv[2])
+from uv_mutex.locking.lock_file import LockFile
+lock = LockFile(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(int(sys.argv[3])):
-    held = acquire.take(place, acquire.Patience(None, quiet=True))
+    held = acquire.take(lock, WaitBudget(None, quiet=True))
     got = time.monotonic_ns()
     time.sleep(0.02)
     let_go = time.monotonic_ns()
@@ -73,10 +74,11 @@ def median_handover(folder: Path, waiters: int, rounds: int) -> float:
 def cost_of_waiting(workload: Workload) -> Waiter:
     """What a call of `uv sync` costs while another holds the lock."""
     from uv_mutex.locking import acquire
-    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.locking.lock_file import LockFile
+    from uv_mutex.locking.wait import WaitBudget
 
     root = workload.project.root
-    held = acquire.take(Place(str(root / ".uv-mutex/lock"), str(root)), acquire.Patience(None, quiet=True))
+    held = acquire.take(LockFile(str(root)), WaitBudget(None, quiet=True))
     way = workload.ways("newest")["shim"]
     pid = workload.spawn_quietly(way.command("sync"), way.env)
     time.sleep(3)

@@ -349,7 +349,7 @@ def test_a_raylet_whose_path_has_no_shim(cluster: _Cluster) -> None:
     _check_tasks(tasks, "hook")
     calls = {line["pid"]: line for line in log}
     _check_workers_are_in_the_log(tasks, calls)
-    # Past the shim: the call that started the driver, before any Python of ours.
+    # PastCall the shim: the call that started the driver, before any Python of ours.
     children = [start for start in cluster.starts if f" {cluster.shim.uv} " in start.parents_words]
     past = [start for start in cluster.starts if start.pid not in calls and start not in children]
     assert [start.words.split()[:2] for start in past] == [["run", "driver.py"]]

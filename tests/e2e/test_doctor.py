@@ -19,7 +19,7 @@ from support.uvs import all_versions, numeric_version, uv
 
 from uv_mutex.commands.doctor import lock_checks, lock_trial, uv_versions
 from uv_mutex.commands.doctor.finding import FINE, WARNING
-from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.messages import findings
 
 NO_FLOCK = "#include <errno.h>\nint flock(int fd, int operation) { errno = ENOSYS; return -1; }\n"

@@ -22,10 +22,13 @@ from support import need
 from support.terminal import wait_until
 
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
-from uv_mutex.locking import acquire, lease, lock_file, wait
-from uv_mutex.locking.acquire import Lock, Patience
-from uv_mutex.locking.lock_file import Place
-from uv_mutex.locking.owner import Holder, read_holder
+from uv_mutex.locking import acquire, lease, wait
+from uv_mutex.locking.flock import HeldLock
+from uv_mutex.locking.lock_file import LockFile
+from uv_mutex.locking.nesting import HELD, held_by_ancestor
+from uv_mutex.locking.owner import LockOwner, read_owner
+from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv.project import Project
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
@@ -44,22 +47,23 @@ _TAKE = f"""\
 import os, sys
 sys.path.insert(0, {_SOURCES!r})
 from uv_mutex.locking import acquire
-from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.lock_file import LockFile
+from uv_mutex.locking.wait import WaitBudget
 print("begun", flush=True)
-taken = acquire.take(Place(sys.argv[1], sys.argv[2]), acquire.Patience(None, quiet=True))
+taken = acquire.take(LockFile(sys.argv[2]), WaitBudget(None, quiet=True))
 print("taken", os.stat(sys.argv[1]).st_ino, flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def lock(tmp_path: Path) -> LockFile:
     """The lock of a project that was never locked."""
-    return Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
+    return LockFile(str(tmp_path))
 
 
-def _take(place: Place, *, shared: bool = False, limit: float | None = 20) -> Lock:
-    return acquire.take(place, Patience(limit, quiet=True), shared=shared)
+def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
+    return acquire.take(lock, WaitBudget(limit, quiet=True), shared=shared)
 
 
 @contextlib.contextmanager
@@ -83,14 +87,14 @@ def _let_go(other: subprocess.Popen[str]) -> None:
     other.stdin.close()
 
 
-def _filelock_gets_it(place: Place) -> bool:
-    with _another(_FILELOCK, place.path) as other:
+def _filelock_gets_it(lock: LockFile) -> bool:
+    with _another(_FILELOCK, lock.path) as other:
         return _said(other) == "True"
 
 
-def _busy(place: Place, *, shared: bool = False) -> bool:
+def _busy(lock: LockFile, *, shared: bool = False) -> bool:
     try:
-        _take(place, shared=shared, limit=0).release()
+        _take(lock, shared=shared, limit=0).release()
     except MutexError as error:
         if error.status != TIMED_OUT:
             raise
@@ -98,9 +102,9 @@ def _busy(place: Place, *, shared: bool = False) -> bool:
     return False
 
 
-def test_take_makes_a_folder_that_git_ignores(place: Place, tmp_path: Path) -> None:
+def test_take_makes_a_folder_that_git_ignores(lock: LockFile, tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
-    _take(place).release()
+    _take(lock).release()
     folder = tmp_path / ".uv-mutex"
     assert "*" in (folder / ".gitignore").read_text().splitlines()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o775
@@ -108,96 +112,96 @@ def test_take_makes_a_folder_that_git_ignores(place: Place, tmp_path: Path) -> N
     assert not (folder / "lock").read_bytes()
 
 
-def test_release_leaves_the_file(place: Place) -> None:
-    held = _take(place)
-    inode = os.stat(place.path).st_ino
+def test_release_leaves_the_file(lock: LockFile) -> None:
+    held = _take(lock)
+    inode = os.stat(lock.path).st_ino
     held.release()
-    assert os.stat(place.path).st_ino == inode
-    assert not _busy(place)
+    assert os.stat(lock.path).st_ino == inode
+    assert not _busy(lock)
 
 
-def test_filelock_contends(place: Place) -> None:
-    held = _take(place)
-    assert not _filelock_gets_it(place)
+def test_filelock_contends(lock: LockFile) -> None:
+    held = _take(lock)
+    assert not _filelock_gets_it(lock)
     held.release()
-    assert _filelock_gets_it(place)
+    assert _filelock_gets_it(lock)
 
 
 @pytest.mark.parametrize(("first", "second", "together"), [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True)])
-def test_only_shared_goes_with_shared(place: Place, first: int, second: int, together: bool) -> None:
-    held = _take(place, shared=bool(first))
-    assert _busy(place, shared=bool(second)) != together
+def test_only_shared_goes_with_shared(lock: LockFile, first: int, second: int, together: bool) -> None:
+    held = _take(lock, shared=bool(first))
+    assert _busy(lock, shared=bool(second)) != together
     held.release()
-    assert not _busy(place, shared=bool(second))
+    assert not _busy(lock, shared=bool(second))
 
 
-def test_waits_until_filelock_lets_go(place: Place) -> None:
-    _take(place).release()
-    with _another(_FILELOCK, place.path) as other:
+def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
+    _take(lock).release()
+    with _another(_FILELOCK, lock.path) as other:
         assert _said(other) == "True"
-        patience = Patience(None, quiet=True)
+        budget = WaitBudget(None, quiet=True)
         threading.Timer(0.5, _let_go, [other]).start()
-        acquire.take(place, patience).release()
-        assert 0.3 < patience.waited < 30
+        acquire.take(lock, budget).release()
+        assert 0.3 < budget.waited < 30
 
 
-def test_a_dead_holder_blocks_nobody(place: Place) -> None:
-    with _another(_TAKE, place.path, place.mode_of) as other:
+def test_a_dead_holder_blocks_nobody(lock: LockFile) -> None:
+    with _another(_TAKE, lock.path, os.path.dirname(lock.folder)) as other:
         assert (_said(other), _said(other).split()[0]) == ("begun", "taken")
-        assert _busy(place)
+        assert _busy(lock)
         other.kill()
         other.wait()
-        assert not _busy(place)
+        assert not _busy(lock)
 
 
-def test_gives_up_in_time_and_names_the_holder(place: Place) -> None:
-    held = _take(place)
+def test_gives_up_in_time_and_names_the_holder(lock: LockFile) -> None:
+    held = _take(lock)
     held.record("uv sync")
     began = time.monotonic()
     with pytest.raises(MutexError) as caught:
-        _take(place, limit=0.3)
+        _take(lock, limit=0.3)
     assert caught.value.status == TIMED_OUT
     assert 0.3 <= time.monotonic() - began < 20
     who = f"uv sync (pid {os.getpid()} on {os.uname().nodename}, 0 s)"
     fact, _, remedy = str(caught.value).partition("; ")
-    assert fact == f"gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for {who}, which holds {place.path}"
+    assert fact == f"gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for {who}, which holds {lock.path}"
     assert remedy == "try again later, or allow more time"
     held.release()
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
-    assert not _busy(place)
+    assert not _busy(lock)
 
 
-def test_no_patience_at_all_never_ends_otherwise(place: Place) -> None:
+def test_no_budget_at_all_never_ends_otherwise(lock: LockFile) -> None:
     """The alarm is due before the wait has begun, and must not go off outside it."""
-    held = _take(place)
-    assert all(_busy(place) for _ in range(200))
+    held = _take(lock)
+    assert all(_busy(lock) for _ in range(200))
     held.release()
 
 
-def test_patience_is_for_all_locks_together(place: Place, tmp_path: Path) -> None:
-    held = _take(place)
-    patience = Patience(0.4, quiet=True)
-    patience.waited = 0.3
+def test_wait_budget_is_for_all_locks_together(lock: LockFile, tmp_path: Path) -> None:
+    held = _take(lock)
+    budget = WaitBudget(0.4, quiet=True)
+    budget.waited = 0.3
     began = time.monotonic()
     with pytest.raises(MutexError, match=r"after 0\.4 s"):
-        acquire.take(place, patience)
+        acquire.take(lock, budget)
     assert time.monotonic() - began >= 0.1
-    assert patience.waited >= 0.4
+    assert budget.waited >= 0.4
     held.release()
-    acquire.take(Place(f"{tmp_path}/.uv-mutex/other", str(tmp_path)), patience).release()  # free: no patience needed
+    acquire.take(LockFile(str(tmp_path), "other"), budget).release()  # free: no budget needed
 
 
 @pytest.mark.parametrize("deleted", [".uv-mutex", ".uv-mutex/lock"])
-def test_whoever_waits_follows_to_the_new_file(place: Place, tmp_path: Path, deleted: str) -> None:
+def test_whoever_waits_follows_to_the_new_file(lock: LockFile, tmp_path: Path, deleted: str) -> None:
     """`git clean -fdx` while one holds the lock and another waits: the next one makes a new file."""
-    first = _take(place)
-    with _another(_TAKE, place.path, place.mode_of) as waiter:
+    first = _take(lock)
+    with _another(_TAKE, lock.path, str(tmp_path)) as waiter:
         assert _said(waiter) == "begun"
         wait_until(lambda: _blocked_in_flock(waiter.pid))
         old = tmp_path / deleted
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-        second = _take(place)
-        inode = os.stat(place.path).st_ino
+        second = _take(lock)
+        inode = os.stat(lock.path).st_ino
         first.release()  # the waiter has the old file's lock now
         wait_until(lambda: _blocked_in_flock(waiter.pid, inode))
         second.release()
@@ -210,41 +214,41 @@ def _blocked_in_flock(pid: int, inode: int | None = None) -> bool:
     return any(int(fields[5]) == pid and inode in (None, int(fields[6].split(":")[2])) for fields in waiting)
 
 
-def test_record_says_who_holds_it_until_release(place: Place) -> None:
-    held = _take(place)
-    assert read_holder(place.path) is None
+def test_record_says_who_holds_it_until_release(lock: LockFile) -> None:
+    held = _take(lock)
+    assert read_owner(lock.path) is None
     held.record("uv sync")
-    holder = read_holder(place.path)
+    holder = read_owner(lock.path)
     assert holder
     assert (holder.pid, holder.host, holder.command) == (os.getpid(), os.uname().nodename, "uv sync")
     assert abs(time.time() - holder.since) < 60
     assert holder.token == held.token
     held.release()
-    assert read_holder(place.path) is None
+    assert read_owner(lock.path) is None
 
 
-def test_record_of_a_dead_holder_is_written_over(place: Place) -> None:
-    _take(place).release()
-    Path(place.path).write_bytes(Holder(1, "elsewhere", 1.5, "uv sync " + "x" * 500).encode())
-    held = _take(place)
+def test_record_of_a_dead_holder_is_written_over(lock: LockFile) -> None:
+    _take(lock).release()
+    Path(lock.path).write_bytes(LockOwner(1, "elsewhere", 1.5, "uv sync " + "x" * 500).encode())
+    held = _take(lock)
     held.record("uv add")
-    assert Path(place.path).read_text().count("\n") == 1
-    holder = read_holder(place.path)
+    assert Path(lock.path).read_text().count("\n") == 1
+    holder = read_owner(lock.path)
     assert holder
     assert (holder.pid, holder.command) == (os.getpid(), "uv add")
     held.release()
 
 
-def test_shared_records_nothing(place: Place) -> None:
-    held = _take(place, shared=True)
+def test_shared_records_nothing(lock: LockFile) -> None:
+    held = _take(lock, shared=True)
     held.record("uv sync")
-    assert not Path(place.path).read_bytes()
+    assert not Path(lock.path).read_bytes()
     assert held.token == ""
     held.release()
 
 
 def test_record_stays_one_line_of_bounded_length() -> None:
-    data = Holder(1, "host", 2.0, "uv add\nevil " + "é" * 5000).encode()
+    data = LockOwner(1, "host", 2.0, "uv add\nevil " + "é" * 5000).encode()
     assert data.count(b"\n") == 1
     assert data.endswith(b"\n")
     assert len(data) <= 4096
@@ -255,110 +259,109 @@ def test_record_stays_one_line_of_bounded_length() -> None:
 def test_garbage_names_nobody(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lock"
     path.write_bytes(content)
-    assert read_holder(str(path)) is None
+    assert read_owner(str(path)) is None
 
 
 def test_read_holder_of_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/etc/passwd")
     for name in ("absent", "fifo", "link", "."):
-        assert read_holder(str(tmp_path / name)) is None
+        assert read_owner(str(tmp_path / name)) is None
 
 
 def test_holder_on_another_host_is_timed_by_our_own_clock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    place = Place(str(path), str(tmp_path))
-    path.write_bytes(Holder(4121, "node-3", 5.0, "uv sync").encode())
-    assert wait.describe_holder(place, 14.2) == "uv sync (pid 4121 on node-3, 14 s)"
-    path.write_bytes(Holder(4121, os.uname().nodename, time.time() - 100, "uv sync").encode())
-    assert wait.describe_holder(place, 14.2) == f"uv sync (pid 4121 on {os.uname().nodename}, 100 s)"
+    lock = LockFile(str(tmp_path))
+    path = Path(lock.path)
+    path.parent.mkdir()
+    path.write_bytes(LockOwner(4121, "node-3", 5.0, "uv sync").encode())
+    assert wait.describe_owner(lock, 14.2) == "uv sync (pid 4121 on node-3, 14 s)"
+    path.write_bytes(LockOwner(4121, os.uname().nodename, time.time() - 100, "uv sync").encode())
+    assert wait.describe_owner(lock, 14.2) == f"uv sync (pid 4121 on {os.uname().nodename}, 100 s)"
     path.write_bytes(b"")
-    assert wait.describe_holder(place, 14.2) == "other uv calls (14 s)"
+    assert wait.describe_owner(lock, 14.2) == "other uv calls (14 s)"
 
 
 @pytest.mark.parametrize(("text", "limit"), [("", None), ("0", 0.0), ("1.5", 1.5), (" 600 ", 600.0)])
-def test_patience(text: str, limit: float | None) -> None:
-    assert acquire.patience({"UV_MUTEX_TIMEOUT": text}, quiet=False).limit == limit
-    assert acquire.patience({}, quiet=True).limit is None
+def test_wait_budget(text: str, limit: float | None) -> None:
+    assert WaitBudget.from_environment({"UV_MUTEX_TIMEOUT": text}, quiet=False).limit == limit
+    assert WaitBudget.from_environment({}, quiet=True).limit is None
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf", "1e99", "5s"])
-def test_patience_refuses(text: str) -> None:
+def test_wait_budget_refuses(text: str) -> None:
     with pytest.raises(MutexError, match=f"^UV_MUTEX_TIMEOUT={text} is no number of seconds") as caught:
-        acquire.patience({"UV_MUTEX_TIMEOUT": text}, quiet=False)
+        WaitBudget.from_environment({"UV_MUTEX_TIMEOUT": text}, quiet=False)
     assert caught.value.status == FAILED
 
 
-class TestHeldAbove:
+class TestHeldByAncestor:
     """A nested call goes straight through only while the very call that marked its environment holds the lock."""
 
-    def test_without_a_mark(self, place: Place) -> None:
-        held = _take(place)
-        assert not acquire.held_above(place, {})
-        assert not acquire.held_above(place, {acquire.HELD: ""})
+    def test_without_a_mark(self, lock: LockFile) -> None:
+        held = _take(lock)
+        assert not held_by_ancestor(lock, {})
+        assert not held_by_ancestor(lock, {HELD: ""})
         held.release()
 
     @pytest.mark.parametrize("shared", [False, True])
-    def test_while_it_is_held(self, place: Place, shared: bool) -> None:
-        held = _take(place, shared=shared)
+    def test_while_it_is_held(self, lock: LockFile, shared: bool) -> None:
+        held = _take(lock, shared=shared)
         held.record("uv sync")
-        assert acquire.held_above(place, {acquire.HELD: held.mark})
-        assert acquire.held_above(place, {acquire.HELD: f"1:2:other {held.mark}"})
+        assert held_by_ancestor(lock, {HELD: held.mark})
+        assert held_by_ancestor(lock, {HELD: f"1:2:other {held.mark}"})
         held.release()
 
-    def test_the_check_takes_nothing(self, place: Place) -> None:
-        held = _take(place, shared=True)
-        assert acquire.held_above(place, {acquire.HELD: held.mark})
-        assert not _busy(place, shared=True)
+    def test_the_check_takes_nothing(self, lock: LockFile) -> None:
+        held = _take(lock, shared=True)
+        assert held_by_ancestor(lock, {HELD: held.mark})
+        assert not _busy(lock, shared=True)
         held.release()
-        assert not acquire.held_above(
-            place, {acquire.HELD: f"{os.stat(place.path).st_dev}:{os.stat(place.path).st_ino}:"}
-        )
-        assert not _busy(place)
+        assert not held_by_ancestor(lock, {HELD: f"{os.stat(lock.path).st_dev}:{os.stat(lock.path).st_ino}:"})
+        assert not _busy(lock)
 
-    def test_not_once_it_is_free(self, place: Place) -> None:
-        held = _take(place)
+    def test_not_once_it_is_free(self, lock: LockFile) -> None:
+        held = _take(lock)
         held.record("uv sync")
         mark = held.mark
         held.release()
-        assert not acquire.held_above(place, {acquire.HELD: mark})
+        assert not held_by_ancestor(lock, {HELD: mark})
 
-    def test_not_when_another_call_holds_it(self, place: Place) -> None:
+    def test_not_when_another_call_holds_it(self, lock: LockFile) -> None:
         """A daemon that outlived its call still carries the mark."""
-        held = _take(place)
+        held = _take(lock)
         held.record("uv sync")
         mark = held.mark
         held.release()
-        other = _take(place)
+        other = _take(lock)
         other.record("uv add")
-        assert not acquire.held_above(place, {acquire.HELD: mark})
-        assert acquire.held_above(place, {acquire.HELD: other.mark})
+        assert not held_by_ancestor(lock, {HELD: mark})
+        assert held_by_ancestor(lock, {HELD: other.mark})
         other.release()
 
-    def test_not_when_one_without_a_record_holds_it(self, place: Place) -> None:
+    def test_not_when_one_without_a_record_holds_it(self, lock: LockFile) -> None:
         """A call on a fresh environment, a read-only lock file, or somebody's own flock."""
-        held = _take(place)
+        held = _take(lock)
         held.record("uv sync")
         mark = held.mark
         held.release()
-        other = _take(place, shared=True)
-        assert not acquire.held_above(place, {acquire.HELD: mark})
+        other = _take(lock, shared=True)
+        assert not held_by_ancestor(lock, {HELD: mark})
         other.release()
 
-    def test_not_for_another_lock(self, place: Place, tmp_path: Path) -> None:
-        held = _take(place)
+    def test_not_for_another_lock(self, lock: LockFile, tmp_path: Path) -> None:
+        held = _take(lock)
         held.record("uv sync")
-        elsewhere = Place(f"{tmp_path}/.uv-mutex/other", str(tmp_path))
+        elsewhere = LockFile(str(tmp_path), "other")
         other = _take(elsewhere)
-        assert not acquire.held_above(elsewhere, {acquire.HELD: held.mark})
-        assert not acquire.held_above(Place(f"{tmp_path}/absent/lock", str(tmp_path)), {acquire.HELD: held.mark})
+        assert not held_by_ancestor(elsewhere, {HELD: held.mark})
+        assert not held_by_ancestor(LockFile(f"{tmp_path}/absent"), {HELD: held.mark})
         other.release()
         held.release()
 
     @pytest.mark.parametrize("mark", [":", "1", "a:b:c", "::", "  "])
-    def test_not_for_garbage(self, place: Place, mark: str) -> None:
-        held = _take(place)
-        assert not acquire.held_above(place, {acquire.HELD: mark})
+    def test_not_for_garbage(self, lock: LockFile, mark: str) -> None:
+        held = _take(lock)
+        assert not held_by_ancestor(lock, {HELD: mark})
         held.release()
 
 
@@ -366,25 +369,25 @@ def test_a_file_that_may_only_be_read_is_enough() -> None:
     need.root()
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        place = Place(f"{folder}/.uv-mutex/lock", folder)
-        _take(place).release()
-        assert stat.S_IMODE(os.stat(place.path).st_mode) == 0o644
+        lock = LockFile(str(folder))
+        _take(lock).release()
+        assert stat.S_IMODE(os.stat(lock.path).st_mode) == 0o644
         os.seteuid(65534)
         try:
-            held = _take(place)
+            held = _take(lock)
             held.record("uv sync")
         finally:
             os.seteuid(0)
         assert held.token == ""
-        assert _busy(place)
-        assert acquire.held_above(place, {acquire.HELD: held.mark})
+        assert _busy(lock)
+        assert held_by_ancestor(lock, {HELD: held.mark})
         held.release()
-        assert not _busy(place)
+        assert not _busy(lock)
 
 
 @pytest.mark.parametrize("call", ["open", "mkdir", "stat", "link"])
 def test_a_folder_that_another_host_makes_at_this_moment(
-    place: Place, monkeypatch: pytest.MonkeyPatch, call: str
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """GlusterFS answers ESTALE then, once in some hundred calls, on whatever is asked next."""
     real = getattr(os, call)
@@ -396,16 +399,16 @@ def test_a_folder_that_another_host_makes_at_this_moment(
         return real(*words, **options)
 
     monkeypatch.setattr(os, call, sometimes)
-    taken = _take(place)
-    assert not _filelock_gets_it(place)
+    taken = _take(lock)
+    assert not _filelock_gets_it(lock)
     taken.release()
-    assert lock_file.recorded_backend(place) == "flock"
-    assert sorted(os.listdir(Path(place.path).parent)) == [".gitignore", "backend", "lock"]
+    assert lock.recorded_backend() == "flock"
+    assert sorted(os.listdir(Path(lock.path).parent)) == [".gitignore", "backend", "lock"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "symlink", "fifo", "file above"])
-def test_what_cannot_be_locked(place: Place, tmp_path: Path, kind: str) -> None:
-    path = Path(place.path)
+def test_what_cannot_be_locked(lock: LockFile, tmp_path: Path, kind: str) -> None:
+    path = Path(lock.path)
     if kind == "file above":
         path.parent.touch()
     else:
@@ -417,15 +420,15 @@ def test_what_cannot_be_locked(place: Place, tmp_path: Path, kind: str) -> None:
     elif kind == "fifo":
         os.mkfifo(path)
     with pytest.raises(MutexError, match=r"cannot \w+ .*/\.uv-mutex/lock: .*UV_MUTEX=off") as caught:
-        _take(place)
+        _take(lock)
     assert caught.value.status == FAILED
     assert str(caught.value).endswith("or set UV_MUTEX=off to run uv unlocked")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_lost_when_the_file_server_dropped_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = _take(place)
+def test_lost_when_the_file_server_dropped_it(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = _take(lock)
 
     def flock(*_words: int) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
@@ -436,26 +439,26 @@ def test_lost_when_the_file_server_dropped_it(place: Place, monkeypatch: pytest.
     held.release()
 
 
-def test_lost_when_the_lease_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_when_the_lease_is_gone(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another's marker stands where ours was; filelock sees it when it renews."""
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
-    held = acquire.take(place, Patience(20, quiet=True, backend="lease"))
-    assert isinstance(held, lease.Lease)
+    held = acquire.take(lock, WaitBudget(20, quiet=True, backend="lease"))
+    assert isinstance(held, lease.HeldLease)
     assert held.lost() is None
-    Path(lease.marker(place)).unlink()
+    Path(lease.marker(lock)).unlink()
     wait_until(lambda: held._lease.compromise is not None)
     assert str(held.lost()).startswith("its lease is gone (")
     held.release()
 
 
-def test_lost_when_another_took_it_over(place: Place) -> None:
-    held = _take(place)
+def test_lost_when_another_took_it_over(lock: LockFile) -> None:
+    held = _take(lock)
     held.record("uv sync")
     assert held.lost() is None
-    Path(place.path).write_bytes(Holder(1, "node-3", 5.0, "uv add").encode())
+    Path(lock.path).write_bytes(LockOwner(1, "node-3", 5.0, "uv add").encode())
     assert held.lost() == "another call took it over"
     held.release()
-    assert Path(place.path).read_bytes(), "another's record was wiped"
+    assert Path(lock.path).read_bytes(), "another's record was wiped"
 
 
 @pytest.mark.parametrize(
@@ -474,8 +477,8 @@ def test_places(tmp_path: Path, environment: str, keeps_lockfile: bool, expected
         (tmp_path / name).mkdir()
     root = str(tmp_path / "project")
     project = Project(root, root, root, str(tmp_path / environment))
-    found = lock_file.needed(project, keeps_lockfile=keeps_lockfile)
-    assert [place.path for place in found] == [str(tmp_path / item) for item in expected]
+    found = project_locks(project, keeps_lockfile=keeps_lockfile)
+    assert [lock.path for lock in found] == [str(tmp_path / item) for item in expected]
 
 
 class _AlarmWhileRestoring:
@@ -490,16 +493,16 @@ class _AlarmWhileRestoring:
         return signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def test_an_alarm_after_the_wait_does_no_harm(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = _take(place)
+def test_an_alarm_after_the_wait_does_no_harm(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = _take(lock)
     monkeypatch.setattr(wait, "signal", _AlarmWhileRestoring())
-    assert _busy(place)
+    assert _busy(lock)
     held.release()
 
 
-def test_the_alarm_works_where_its_signal_was_blocked(place: Place) -> None:
-    held = _take(place)
+def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
+    held = _take(lock)
     code = f"import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])\n{_TAKE}"
-    with _another(code.replace("None", "0.1"), place.path, place.mode_of) as other:
+    with _another(code.replace("None", "0.1"), lock.path, os.path.dirname(lock.folder)) as other:
         assert other.wait(5) == 1
     held.release()

@@ -10,7 +10,7 @@ import pytest
 from uv_mutex.commands.doctor import lock_checks
 from uv_mutex.commands.doctor.finding import BAD, FINE, WARNING
 from uv_mutex.locking import filesystem
-from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.lock_file import LockTarget
 
 _ROOT = b"22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
 

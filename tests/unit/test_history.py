@@ -11,36 +11,36 @@ from pathlib import Path
 import pytest
 from support.disk import small_disk
 
-from uv_mutex.locking.lock_file import Place
-from uv_mutex.records import history, past
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
+from uv_mutex.records import history
 
 HOST = os.uname().nodename
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def lock(tmp_path: Path) -> LockFile:
     """A lock whose folder is there."""
     (tmp_path / ".uv-mutex").mkdir()
-    return Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
+    return LockFile(str(tmp_path))
 
 
-def add(place: Place, command: str = "uv sync", began: float = 5.0, status: int | None = 0) -> None:
+def add(lock: LockTarget, command: str = "uv sync", began: float = 5.0, status: int | None = 0) -> None:
     """A call is over."""
-    history.append(place, command, began, waited=1.5, held=0.25, prepared=True, status=status)
+    history.append(lock, command, began, waited=1.5, held=0.25, prepared=True, status=status)
 
 
-def file(place: Place, host: str = HOST) -> Path:
+def file(lock: LockFile, host: str = HOST) -> Path:
     """A host's history."""
-    return Path(place.path).with_name(f"calls.{host}")
+    return Path(lock.path).with_name(f"calls.{host}")
 
 
-def test_what_is_written_is_read(place: Place, tmp_path: Path) -> None:
+def test_what_is_written_is_read(lock: LockFile, tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
-    add(place, "uv run", 7.0, None)
-    add(place, "uv\nadd\tx", 6.0, 130)
-    file(place, "node-3").write_text("6.700\t6.500\t0.000\t0.100\t0\t1\t77\tlock\tuv add\n")
-    found = past.read(place)
+    add(lock, "uv run", 7.0, None)
+    add(lock, "uv\nadd\tx", 6.0, 130)
+    file(lock, "node-3").write_text("6.700\t6.500\t0.000\t0.100\t0\t1\t77\tlock\tuv add\n")
+    found = history.read(lock)
     assert [(call.began, call.host, call.command, call.status) for call in found] == [
         (6.0, HOST, "uv add x", 130),
         (6.5, "node-3", "uv add", 1),
@@ -48,85 +48,85 @@ def test_what_is_written_is_read(place: Place, tmp_path: Path) -> None:
     ]
     assert (found[2].waited, found[2].held, found[2].prepared, found[2].pid) == (1.5, 0.25, True, os.getpid())
     assert not found[1].prepared
-    assert stat.S_IMODE(file(place).stat().st_mode) == 0o664
+    assert stat.S_IMODE(file(lock).stat().st_mode) == 0o664
 
 
-def test_each_lock_of_a_folder_has_its_own(place: Place, tmp_path: Path) -> None:
-    other = Place(f"{tmp_path}/.uv-mutex/env.lock", str(tmp_path))
-    add(place)
+def test_each_lock_of_a_folder_has_its_own(lock: LockFile, tmp_path: Path) -> None:
+    other = LockFile(str(tmp_path), "env.lock")
+    add(lock)
     add(other, "uv add")
-    assert [call.command for call in past.read(place)] == ["uv sync"]
-    assert [call.command for call in past.read(other)] == ["uv add"]
+    assert [call.command for call in history.read(lock)] == ["uv sync"]
+    assert [call.command for call in history.read(other)] == ["uv add"]
 
 
-def test_keeps_the_newer_half(place: Place, tmp_path: Path) -> None:
+def test_keeps_the_newer_half(lock: LockFile, tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
     for number in range(4000):
-        add(place, began=number)
-        assert file(place).stat().st_size <= 65536 + 100
-    found = past.read(place)
+        add(lock, began=number)
+        assert file(lock).stat().st_size <= 65536 + 100
+    found = history.read(lock)
     assert [call.began for call in found] == list(range(4000 - len(found), 4000))
     assert 500 < len(found) < 2000
-    assert {path.name for path in Path(place.path).parent.iterdir()} == {f"calls.{HOST}"}
-    assert stat.S_IMODE(file(place).stat().st_mode) == 0o664
+    assert {path.name for path in Path(lock.path).parent.iterdir()} == {f"calls.{HOST}"}
+    assert stat.S_IMODE(file(lock).stat().st_mode) == 0o664
 
 
 @pytest.mark.parametrize(
     "line",
     ["", "x", "\t" * 7, "nan\t0\t0\t0\t0\t1\tlock\tuv", "1\t0\tinf\t0\t0\t1\tlock\tuv", "1\t0\t0\t0\t0\t1\tlock"],
 )
-def test_broken_lines_are_passed_over(place: Place, line: str) -> None:
-    add(place)
-    with file(place).open("a") as written:
+def test_broken_lines_are_passed_over(lock: LockFile, line: str) -> None:
+    add(lock)
+    with file(lock).open("a") as written:
         written.write(f"{line}\n")
-    with file(place).open("ab") as written:
+    with file(lock).open("ab") as written:
         written.write(b"\xff\x00\n")
-    add(place, "uv add", 6.0)
-    assert [call.command for call in past.read(place)] == ["uv sync", "uv add"]
+    add(lock, "uv add", 6.0)
+    assert [call.command for call in history.read(lock)] == ["uv sync", "uv add"]
 
 
 def test_nothing_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "env"), str(tmp_path), is_folder=True)
-    add(place)
+    lock = EnvironmentFolder(str(tmp_path / "env"))
+    add(lock)
     assert not list(tmp_path.iterdir())
-    assert past.read(place) == []
+    assert history.read(lock) == []
 
 
-def test_silent_where_it_cannot_be_written(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+def test_silent_where_it_cannot_be_written(lock: LockFile, capfd: pytest.CaptureFixture[str]) -> None:
     for kind in ("folder", "symlink", "no folder"):
         if kind == "folder":
-            file(place).mkdir()
+            file(lock).mkdir()
         elif kind == "symlink":
-            file(place).rmdir()
-            file(place).symlink_to("elsewhere")
+            file(lock).rmdir()
+            file(lock).symlink_to("elsewhere")
         else:
-            file(place).unlink()
-            Path(place.path).parent.rmdir()
-        add(place)
-        assert past.read(place) == []
+            file(lock).unlink()
+            Path(lock.path).parent.rmdir()
+        add(lock)
+        assert history.read(lock) == []
     assert capfd.readouterr() == ("", "")
 
 
 def test_silent_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         (disk / ".uv-mutex").mkdir()
-        place = Place(f"{disk}/.uv-mutex/lock", str(disk))
+        lock = LockFile(str(disk))
         for number in range(1000):
-            add(place, began=number)
-        assert file(place).stat().st_size <= 16384
-        assert [call.began for call in past.read(place)][:3] == [0, 1, 2]
+            add(lock, began=number)
+        assert file(lock).stat().st_size <= 16384
+        assert [call.began for call in history.read(lock)][:3] == [0, 1, 2]
     assert capfd.readouterr() == ("", "")
 
 
-def test_calls_at_once_lose_none(place: Place) -> None:
+def test_calls_at_once_lose_none(lock: LockFile) -> None:
     code = (
         f"import sys; sys.path.insert(0, {_SOURCES!r})\n"
-        "from uv_mutex.records import history\nfrom uv_mutex.locking.lock_file import Place\n"
+        "from uv_mutex.records import history\nfrom uv_mutex.locking.lock_file import LockFile\n"
         "for number in range(60):\n"
-        "    history.append(Place(*sys.argv[1:3]), sys.argv[3], 1, waited=0, held=0, prepared=False, status=0)\n"
+        "    history.append(LockFile(sys.argv[2]), sys.argv[3], 1, waited=0, held=0, prepared=False, status=0)\n"
     )
-    words = [sys.executable, "-c", code, place.path, place.mode_of]
+    words = [sys.executable, "-c", code, lock.path, os.path.dirname(lock.folder)]
     writers = [subprocess.Popen([*words, f"uv {number}"]) for number in range(6)]
     assert [writer.wait() for writer in writers] == [0] * 6
-    commands = [call.command for call in past.read(place)]
+    commands = [call.command for call in history.read(lock)]
     assert sorted(commands) == sorted(f"uv {number}" for number in range(6) for _ in range(60))

@@ -13,25 +13,25 @@ import pytest
 from support.terminal import wait_until
 
 from uv_mutex.locking import acquire, wait, waiters
-from uv_mutex.locking.acquire import Patience
-from uv_mutex.locking.lock_file import Place
-from uv_mutex.locking.owner import Holder, decode
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
+from uv_mutex.locking.owner import LockOwner, decode
+from uv_mutex.locking.wait import WaitBudget
 
 HOST = os.uname().nodename
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def lock(tmp_path: Path) -> LockFile:
     """A lock that was taken before."""
-    place = Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
-    acquire.take(place, Patience(1, quiet=True)).release()
-    return place
+    lock = LockFile(str(tmp_path))
+    acquire.take(lock, WaitBudget(1, quiet=True)).release()
+    return lock
 
 
-def write(place: Place, host: str, pid: int, *, age: float = 0, name: str = "lock") -> Path:
+def write(lock: LockFile, host: str, pid: int, *, age: float = 0, name: str = "lock") -> Path:
     """The file of another waiter."""
-    path = Path(place.path).with_name(f"waiting.{host}.{pid}")
-    path.write_bytes(Holder(pid, host, 5.0, "uv sync", 0).encode() + f"{name}\n".encode())
+    path = Path(lock.path).with_name(f"waiting.{host}.{pid}")
+    path.write_bytes(LockOwner(pid, host, 5.0, "uv sync", 0).encode() + f"{name}\n".encode())
     os.utime(path, (time.time() - age,) * 2)
     return path
 
@@ -43,10 +43,10 @@ def gone() -> int:
     return process.pid
 
 
-def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_shows_from_half_a_second_on(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "_RENEW_SECONDS", 0.2)
-    held = acquire.take(place, Patience(1, quiet=True))
-    sign = Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}")
+    held = acquire.take(lock, WaitBudget(1, quiet=True))
+    sign = Path(lock.path).with_name(f"waiting.{HOST}.{os.getpid()}")
     seen: list[object] = []
 
     def look() -> None:
@@ -55,52 +55,52 @@ def test_a_wait_shows_from_half_a_second_on(place: Place, monkeypatch: pytest.Mo
         wait_until(sign.exists)
         sign.unlink()  # as `git clean -fdx` does
         wait_until(sign.exists)
-        seen.extend(waiters.read(place))
+        seen.extend(waiters.read(lock))
         held.release()
 
     looking = threading.Thread(target=look)
     looking.start()
-    acquire.take(place, Patience(30, quiet=True, command="uv run")).release()
+    acquire.take(lock, WaitBudget(30, quiet=True, command="uv run")).release()
     looking.join()
     early, waiter = seen
     assert not early
-    assert isinstance(waiter, Holder)
+    assert isinstance(waiter, LockOwner)
     assert (waiter.command, waiter.pid, waiter.host, waiter.uid) == ("uv run", os.getpid(), HOST, os.getuid())
     assert time.time() - 10 < waiter.since < time.time()
     assert not sign.exists()
 
 
-def test_a_wait_goes_on_without_its_file(place: Place) -> None:
-    held = acquire.take(place, Patience(1, quiet=True))
-    Path(place.path).with_name(f"waiting.{HOST}.{os.getpid()}").mkdir()
+def test_a_wait_goes_on_without_its_file(lock: LockFile) -> None:
+    held = acquire.take(lock, WaitBudget(1, quiet=True))
+    Path(lock.path).with_name(f"waiting.{HOST}.{os.getpid()}").mkdir()
     threading.Timer(1, held.release).start()
-    acquire.take(place, Patience(30, quiet=True)).release()
+    acquire.take(lock, WaitBudget(30, quiet=True)).release()
 
 
-def test_who_is_gone_says_nothing(place: Place) -> None:
-    here = write(place, HOST, os.getpid())
-    there = write(place, "node-3", 1, age=20)
-    other = write(place, HOST, 1, name="env.lock")
-    dead = write(place, HOST, gone())
-    silent = write(place, "node-3", 2, age=40)
-    broken = Path(place.path).with_name("waiting.node-3.3")
+def test_who_is_gone_says_nothing(lock: LockFile) -> None:
+    here = write(lock, HOST, os.getpid())
+    there = write(lock, "node-3", 1, age=20)
+    other = write(lock, HOST, 1, name="env.lock")
+    dead = write(lock, HOST, gone())
+    silent = write(lock, "node-3", 2, age=40)
+    broken = Path(lock.path).with_name("waiting.node-3.3")
     broken.write_bytes(b"\xff")
     os.utime(broken, (5, 5))
-    assert {(waiter.host, waiter.pid) for waiter in waiters.read(place)} == {(HOST, os.getpid()), ("node-3", 1)}
-    assert set(waiters.orphans(place)) == {str(dead), str(silent), str(broken)}
+    assert {(waiter.host, waiter.pid) for waiter in waiters.read(lock)} == {(HOST, os.getpid()), ("node-3", 1)}
+    assert set(waiters.orphans(lock)) == {str(dead), str(silent), str(broken)}
     assert all(path.exists() for path in (here, there, other, dead, silent)), "looking took something away"
 
 
-def test_the_next_waiter_clears_up(place: Place) -> None:
-    dead, alive, silent = write(place, HOST, gone()), write(place, HOST, 1), write(place, "node-3", 2, age=40)
-    sign = waiters.Sign(place, "uv sync", time.time())
+def test_the_next_waiter_clears_up(lock: LockFile) -> None:
+    dead, alive, silent = write(lock, HOST, gone()), write(lock, HOST, 1), write(lock, "node-3", 2, age=40)
+    sign = waiters.WaiterFile(lock, "uv sync", time.time())
     sign.show()
     assert [path.exists() for path in (dead, alive, silent)] == [False, True, True]
     sign.remove()
 
 
 def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
-    sign = waiters.Sign(Place(str(tmp_path), str(tmp_path), is_folder=True), "uv sync", time.time())
+    sign = waiters.WaiterFile(EnvironmentFolder(str(tmp_path)), "uv sync", time.time())
     sign.show()
     sign.remove()
     assert not list(tmp_path.iterdir())
@@ -111,8 +111,8 @@ def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
     [
         (b"4121 5.5 node-3 uv sync\n", (4121, "node-3", 5.5, "uv sync", None)),  # before users were written down
         (b"4121 5.5 node-3 uv sync\t1000\n", (4121, "node-3", 5.5, "uv sync", 1000)),
-        (Holder(1, "h", 2.0, "uv\tadd\n", 7).encode(), (1, "h", 2.0, "uv add ", 7)),
-        (Holder(1, "h", 2.0, "x" * 9999, 7).encode(), (1, "h", 2.0, "x" * 4085, 7)),
+        (LockOwner(1, "h", 2.0, "uv\tadd\n", 7).encode(), (1, "h", 2.0, "uv add ", 7)),
+        (LockOwner(1, "h", 2.0, "x" * 9999, 7).encode(), (1, "h", 2.0, "x" * 4085, 7)),
     ],
 )
 def test_record(record: bytes, expected: tuple[object, ...]) -> None:

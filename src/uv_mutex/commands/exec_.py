@@ -9,10 +9,11 @@ from typing import NoReturn
 from uv_mutex.commands import find_project
 from uv_mutex.environment import freshness
 from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
-from uv_mutex.locking import acquire, lock_file
+from uv_mutex.locking.nesting import held_by_ancestor
 from uv_mutex.messages import calls, commands
 from uv_mutex.shim import child
-from uv_mutex.shim.session import Hold
+from uv_mutex.shim.project_locks import project_locks
+from uv_mutex.shim.session import LockSession
 
 #: As a shell answers for a command that it can't find.
 _NOT_FOUND = NO_UV
@@ -34,26 +35,26 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
         raise MutexError(commands.not_found(command[0]), _NOT_FOUND)
     path = path or command[0]
     found = find_project.project_at(project)
-    places = lock_file.needed(found, keeps_lockfile=False)
+    places = project_locks(found, keeps_lockfile=False)
     # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
-    places = [each for each in places if not acquire.held_above(each, os.environ)]
+    places = [each for each in places if not held_by_ancestor(each, os.environ)]
     name = f"uv-mutex exec {os.path.basename(command[0])}"
-    hold = Hold(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
+    session = LockSession(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
 
     def start() -> None:
-        for variable, value in hold.marks().items():
+        for variable, value in session.marks().items():
             os.putenv(variable, value)
         os.execv(path, [*command])
 
     try:
-        hold.take(shared=False)
-        hold.outlast_leavers()
+        session.take(shared=False)
+        session.outlast_recent_runs()
         freshness.forget(found.environment)
-        ended = child.run_child(start, path, hold.watch(), remedy=calls.CHECK_FILE)
+        ended = child.run_child(start, path, session.lost_lock_check(), remedy=calls.CHECK_FILE)
     except MutexError as error:
-        hold.release(unfinished=error.status != CANNOT_EXEC)
-        hold.write(prepared=False, status=error.status)
+        session.release(unfinished=error.status != CANNOT_EXEC)
+        session.write(prepared=False, status=error.status)
         raise
-    hold.release(unfinished=bool(ended.signal))
-    hold.write(prepared=False, status=ended.shell_status)
+    session.release(unfinished=bool(ended.signal))
+    session.write(prepared=False, status=ended.shell_status)
     child.end_like(ended)

@@ -15,12 +15,14 @@ from typing import Any
 from uv_mutex import terminal
 from uv_mutex.commands import find_project
 from uv_mutex.errors import MutexError
-from uv_mutex.locking import acquire, lease, lock_file, owner, waiters
-from uv_mutex.locking.lock_file import Place
-from uv_mutex.locking.owner import Holder
+from uv_mutex.locking import lease, lock_file, owner, waiters
+from uv_mutex.locking.flock import try_flock
+from uv_mutex.locking.lock_file import LockTarget
+from uv_mutex.locking.owner import LockOwner
 from uv_mutex.messages import commands
-from uv_mutex.records import past
-from uv_mutex.records.past import Past
+from uv_mutex.records import history
+from uv_mutex.records.history import PastCall
+from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv.project import Project
 
 FREE, HELD, UNKNOWN = "free", "held", "unknown"
@@ -35,12 +37,12 @@ class Seen:
     or it was not written down.
     """
 
-    def __init__(self, place: Place, state: str, holder: Holder | None = None, reason: str = "") -> None:
+    def __init__(self, place: LockTarget, state: str, holder: LockOwner | None = None, reason: str = "") -> None:
         self.place = place
         self.state = state
         self.holder = holder
         self.reason = reason
-        self.backend = lock_file.recorded_backend(place)
+        self.backend = place.recorded_backend()
         self.waiting = waiters.read(place)
 
 
@@ -49,10 +51,10 @@ class Status:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        needed = lock_file.needed(project, keeps_lockfile=False, to_look=True)
+        needed = project_locks(project, keeps_lockfile=False, to_look=True)
         self.locks = [look(place) for place in needed]
-        self.calls: list[Past] = sorted(
-            (call for place in needed for call in past.read(place)), key=lambda call: call.began
+        self.calls: list[PastCall] = sorted(
+            (call for place in needed for call in history.read(place)), key=lambda call: call.began
         )[-_CALLS:]
 
     def as_json(self) -> dict[str, Any]:
@@ -109,7 +111,7 @@ class Status:
             )
 
 
-def look(place: Place) -> Seen:
+def look(place: LockTarget) -> Seen:
     """Look at one lock.
 
     A free flock is taken, shared with others, for some microseconds. A call that tries for it in that very moment goes
@@ -123,17 +125,17 @@ def look(place: Place) -> Seen:
         return Seen(place, UNKNOWN, reason=error.strerror or "")
     reason = ""
     try:
-        if lock_file.recorded_backend(place) == lock_file.LEASE:
+        if place.recorded_backend() == lock_file.LEASE:
             held, reason = _look_at_lease(lease.marker(place))
         else:
-            held = not acquire.try_flock(fd, shared=True)
+            held = not try_flock(fd, shared=True)
     except OSError as error:
         return Seen(place, UNKNOWN, reason=error.strerror or "")
     finally:
         os.close(fd)
     if not held:
         return Seen(place, FREE)
-    return Seen(place, HELD, None if place.is_folder else owner.read_holder(place.path), reason)
+    return Seen(place, HELD, None if place.folder is None else owner.read_owner(place.path), reason)
 
 
 def _look_at_lease(marker: str) -> tuple[bool, str]:
@@ -189,14 +191,14 @@ def _state(seen: Seen, now: float) -> str:
     return f"held by {_describe(seen.holder, now)}{'; ' if seen.reason else ''}{seen.reason}"
 
 
-def _describe(person: Holder, now: float) -> str:
+def _describe(person: LockOwner, now: float) -> str:
     user = _user(person.uid)
     seconds = max(0.0, now - person.since)
     by = f", user {user}" if user else ""
     return f"{person.command} (pid {person.pid} on {person.host}{by}) since {_clock(person.since)}, {seconds:.0f} s"
 
 
-def _person(person: Holder) -> dict[str, Any]:
+def _person(person: LockOwner) -> dict[str, Any]:
     return {
         "host": person.host,
         "pid": person.pid,

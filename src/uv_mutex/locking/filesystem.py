@@ -1,8 +1,8 @@
-"""Which file system a path is on, and how far its flock reaches."""
+"""Which file system a path lies on, and how far a flock reaches there."""
 
 import os
 
-#: Types (disk: it can't be told which) whose flock is the kernel's own: a blocking call is as good as a poll there.
+#: Types that one host has for itself, so that the kernel can wake a waiter. "disk": a disk of an unknown type.
 _LOCAL = frozenset(
     """disk ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs bcachefs jfs reiserfs ntfs3 exfat vfat
     """.split()
@@ -10,11 +10,12 @@ _LOCAL = frozenset(
 #: The default of attribute-timeout and entry-timeout of GlusterFS and most others on FUSE, and a little more.
 _CACHE_SECONDS = 1.05
 
-#: How far a flock reaches: all hosts that mount it, this one alone, nowhere (there is none), or that isn't known.
+#: How far a flock reaches: to all hosts that mount the file system, to this host alone, nowhere (there is none), or
+#: nobody knows.
 EVERYWHERE, THIS_HOST, NOWHERE, UNKNOWN = "everywhere", "this host", "nowhere", "unknown"
 #: By their manuals; GlusterFS is tested here.
 _SHARING = frozenset("fuse.glusterfs ceph fuse.ceph fuse.ceph-fuse gpfs nfs nfs4 gfs2 ocfs2 fuse.juicefs afs".split())
-#: They keep flock in the kernel of each host, and say nothing.
+#: They keep flock in the kernel of each host, without an error.
 _PRETENDING = frozenset(
     """beegfs fuse.sshfs fuse.s3fs fuse.gcsfuse fuse.goofys fuse.rclone fuse.mountpoint-s3 fuse.blobfuse fuse.blobfuse2
     fuse.s3ql fuse.vmhgfs-fuse fuse.bindfs vboxsf virtiofs 9p prl_fs
@@ -41,7 +42,7 @@ class Mount:
 
     @property
     def flock_reach(self) -> str:
-        """How far a flock reaches, by the mount table."""
+        """How far a flock reaches, as the mount table says."""
         kept = sorted(self.options.intersection(_KEPT_BY.get(self.kind, ())))
         if kept or self.kind in _PRETENDING or self.kind in _LOCAL:
             return THIS_HOST
@@ -51,7 +52,7 @@ class Mount:
 
     @property
     def is_local(self) -> bool:
-        """Whether no other host can have it."""
+        """Whether this host has it for itself."""
         return self.kind in _LOCAL
 
     @property
@@ -62,19 +63,15 @@ class Mount:
 
 
 def is_local(path: str) -> bool:
-    """Whether the file system at ``path`` is this kernel's alone. Unknown counts as not."""
-    return file_system(path) in _LOCAL
+    """Whether this host has the file system at ``path`` for itself. An unknown one counts as shared."""
+    mount = find(path)
+    return mount is not None and mount.is_local
 
 
 def cache_seconds(path: str) -> float:
-    """How long this host may answer from memory what another host has changed since; 0 if it asks when it opens."""
-    return _CACHE_SECONDS if file_system(path).startswith("fuse") else 0.0
-
-
-def file_system(path: str) -> str:
-    """The type of the file system at ``path`` as the mount table names it, empty if it can't be told."""
+    """For how many seconds this host may answer from memory what another host has changed; 0 if it asks at open."""
     mount = find(path)
-    return mount.kind if mount else ""
+    return _CACHE_SECONDS if mount is not None and mount.kind.startswith("fuse") else 0.0
 
 
 def find(path: str, table: bytes | None = None) -> Mount | None:
@@ -110,7 +107,7 @@ def find(path: str, table: bytes | None = None) -> Mount | None:
 
 
 def _disk(path: bytes) -> Mount | None:
-    """A table does not show what a chroot lies on, but the number of a device tells a disk from a network."""
+    """A mount table does not show what a chroot lies on, but the number of a device tells a disk from a network."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     device = os.stat(path).st_dev

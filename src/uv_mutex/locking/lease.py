@@ -1,40 +1,41 @@
-"""The lock where the file system has no flock: a file whose holder renews it, filelock's SoftFileLease.
+"""The lock where the file system has no flock: a file that its owner renews, filelock's SoftFileLease.
 
-A lease that nobody renewed for LEASE_SECONDS, by the waiter's own clock, is taken over. Its former holder, if it wakes
-up again, must not go on writing: see :meth:`Lease.lost`.
+A waiter takes a lease over when nobody renewed it for LEASE_SECONDS, by the waiter's own clock. The former owner must
+not go on writing if it wakes up again: see :meth:`HeldLease.lost`.
 """
 
 import os
 import signal
 import time
 
-from uv_mutex.locking.acquire import Lock, Patience
-from uv_mutex.locking.lock_file import LEASE, Place, file_mode
-from uv_mutex.messages import calls
+from uv_mutex import files
+from uv_mutex.locking.flock import TAKEN_OVER, HeldLock
+from uv_mutex.locking.lock_file import LEASE, LockTarget
+from uv_mutex.locking.wait import Wait, WaitBudget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from filelock import SoftFileLease
 
-    _Seen = tuple[int, int, int]
+    _FileId = tuple[int, int, int]
 
-#: Every host must agree on it, since it is how long a dead holder on another host keeps the rest waiting.
+#: How long a dead owner keeps the others waiting. All hosts must agree on it.
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 5.0
 _MARGIN_SECONDS = 1.0
 
 
-class Lease(Lock):
+class HeldLease(HeldLock):
     """A lease that this process holds and renews, from a thread, until :meth:`release`."""
 
     backend = LEASE
-    __slots__ = ("_last_seen", "_lease", "_marker", "_missed")
+    __slots__ = ("_last_seen", "_lease", "_marker_id", "_missed")
 
-    def __init__(self, place: Place, fd: int, lease: "SoftFileLease", found: "_Seen", since: float) -> None:
-        super().__init__(place, fd, shared=False)
+    def __init__(self, target: LockTarget, fd: int, lease: "SoftFileLease", found: "_FileId", since: float) -> None:
+        super().__init__(target, fd, shared=False)
         self._lease = lease
-        self._marker = found[:2]
-        self._last_seen = since  # before it was taken: what slept since then may have slept too long
+        self._marker_id = found[:2]
+        self._last_seen = since  # the time before it was taken: the process may have slept since then
         self._missed = False
 
     def release(self, *, unfinished: bool = False) -> None:
@@ -45,15 +46,15 @@ class Lease(Lock):
             pass
 
     def lost(self) -> str | None:
-        """Why others may be inside by now, None if they can't be."""
+        """Why another call may hold the lease by now; None if none can."""
         now = time.monotonic()
         idle = now - self._last_seen
         if idle > LEASE_SECONDS - HEARTBEAT_SECONDS:
-            return calls.not_renewed(idle)
+            return f"it was not renewed for {idle:.0f} s"
         if self._lease.compromise:
-            return calls.lease_gone(self._lease.compromise.reason)
+            return f"its lease is gone ({self._lease.compromise.reason})"
         try:
-            same = _see(marker(self.place))[:2] == self._marker
+            same = _file_id(marker(self.target))[:2] == self._marker_id
         except FileNotFoundError:
             same = False
         except OSError:
@@ -62,13 +63,13 @@ class Lease(Lock):
             self._last_seen, self._missed = now, False
             return None
         if self._missed:
-            return calls.TAKEN_OVER
-        self._missed = True  # a waiter that checks for a stale lease moves it aside for a moment
+            return TAKEN_OVER
+        self._missed = True  # a waiter that looks for a dead lease renames it for a moment
         return None
 
 
-class Glance(Lock):
-    """What a shared lock is here: nobody held the lease a moment ago. Nothing is held."""
+class SharedLease(HeldLock):
+    """A shared lock: nobody held the lease a moment ago. It holds nothing."""
 
     backend = LEASE
     __slots__ = ()
@@ -77,25 +78,25 @@ class Glance(Lock):
         return None
 
 
-def marker(place: Place) -> str:
+def marker(target: LockTarget) -> str:
     """The file whose existence is the lease."""
-    return f"{place.path}.lease"
+    return f"{target.path}.lease"
 
 
-def take(place: Place, fd: int, patience: Patience, *, shared: bool) -> Lock:
-    """Take a lease, waiting for it if need be.
+def take(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> HeldLock:
+    """Take a lease, and wait for it if another call holds it.
 
-    :param place: the lock.
-    :param fd: the lock's file, for the record of who holds it; the lease owns it from here on.
-    :param patience: how long to wait, and what to say meanwhile.
-    :param shared: only wait until nobody holds it. A lease can't be shared, and whoever asks for that is about to hand
-        over to uv anyway.
-    :raises MutexError: if patience ran out.
+    :param target: the lock.
+    :param fd: the lock file, in which the owner is written down; the lease closes it in the end.
+    :param budget: how long to wait, and whether to be quiet.
+    :param shared: only wait until nobody holds it. A lease can't be shared, and a call that asks for a shared lock is
+        about to hand over to uv anyway.
+    :raises MutexError: if the time to wait is over.
     :raises OSError: if the marker can't be written.
     """
-    path = marker(place)
+    path = marker(target)
     if shared and not os.path.exists(path):
-        return Glance(place, fd, shared=True)
+        return SharedLease(target, fd, shared=True)
     from filelock import SoftFileLease
 
     lease = SoftFileLease(
@@ -103,25 +104,25 @@ def take(place: Place, fd: int, patience: Patience, *, shared: bool) -> Lock:
         lease_duration=LEASE_SECONDS,
         heartbeat_interval=HEARTBEAT_SECONDS,
         thread_local=False,
-        mode=file_mode(place),
+        mode=target.file_mode(),
     )
-    vigil = _Vigil(path)
+    watcher = _DeadLeaseWatcher(path)
 
     since = time.monotonic()
 
     def attempt() -> bool:
         nonlocal since
         since = time.monotonic()
-        # Those who want it shared all go on at once, when whoever held it is done.
-        return (shared and not os.path.exists(path)) or _try(lease) or (vigil.clear() and _try(lease))
+        # All that want it shared go on at once when its owner is done.
+        return (shared and not os.path.exists(path)) or _try(lease) or (watcher.clear() and _try(lease))
 
     if not attempt():
-        with patience.waiting(place) as wait:
-            wait.polling(attempt)
+        with Wait(target, budget) as wait:
+            wait.poll(attempt)
     if shared:
         lease.release()
-        return Glance(place, fd, shared=True)
-    return Lease(place, fd, lease, _see(path), since)
+        return SharedLease(target, fd, shared=True)
+    return HeldLease(target, fd, lease, _file_id(path), since)
 
 
 def _try(lease: "SoftFileLease") -> bool:
@@ -143,31 +144,31 @@ def _try(lease: "SoftFileLease") -> bool:
     return True
 
 
-class _Vigil:
-    """Watches a marker, and takes it away once its holder is dead.
+class _DeadLeaseWatcher:
+    """Watches a marker, and removes it when its owner is dead.
 
-    filelock does that too, but by exchanging two names in one step, which GlusterFS, NFS and SMB refuse; and it leaves
-    an empty marker alone, whose holder was killed before the first word. Here the marker is renamed, which one waiter
-    alone may do: the one that made the claim. A claim whose owner died is followed by the next, a lease later.
+    filelock does that too, but by exchanging two names in one step, which GlusterFS, NFS and SMB refuse; and it keeps
+    an empty marker, whose owner was killed before it wrote the first byte. Here the marker is renamed, and only the
+    waiter that created the claim may do that. If that waiter dies, the next claim follows LEASE_SECONDS later.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._seen: _Seen | None = None
+        self._seen: _FileId | None = None
         self._since = 0.0
         self._claims = 0
 
     def clear(self) -> bool:
-        """Whether the marker was dead and is gone."""
+        """Remove the marker if its owner is dead; return whether it is gone."""
         try:
-            seen = _see(self._path)
+            seen = _file_id(self._path)
         except OSError:
             self._seen = None
             return False
         now = time.monotonic()
         if seen != self._seen:
             self._seen, self._since, self._claims = seen, now, 0
-        # filelock first, where it can.
+        # filelock has the first try, where it can.
         if now - self._since < LEASE_SECONDS + _MARGIN_SECONDS:
             return False
         self._since = now
@@ -177,19 +178,19 @@ class _Vigil:
         except OSError:
             return False
 
-    def _remove(self, dead: "_Seen") -> bool:
+    def _remove(self, dead: "_FileId") -> bool:
         claim = f"{self._path}.dead.{dead[1]:x}.{dead[2]:x}.{self._claims}"
         aside = f"{claim}.{os.uname().nodename}.{os.getpid()}"
         os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
         try:
-            if _see(self._path) != dead:
+            if _file_id(self._path) != dead:
                 return False
             os.rename(self._path, aside)
             try:
-                if _see(aside) == dead:
+                if _file_id(aside) == dead:
                     return True
-                # Its holder woke up at this very moment, or another's marker is there. If somebody else was quicker
-                # than this link, that holder sees it is lost.
+                # Its owner woke up at this very moment, or this is the marker of another owner. If a third was quicker
+                # than this link, that owner sees that it lost the lease.
                 os.link(aside, self._path)
                 return False
             finally:
@@ -198,11 +199,6 @@ class _Vigil:
             os.unlink(claim)
 
 
-def _see(path: str) -> "_Seen":
-    """What the file server says of a file. It is asked at open; stat may tell what this host remembers."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        answer = os.fstat(fd)
-    finally:
-        os.close(fd)
+def _file_id(path: str) -> "_FileId":
+    answer = files.stat_on_server(path)
     return answer.st_dev, answer.st_ino, answer.st_mtime_ns

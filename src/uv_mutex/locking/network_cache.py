@@ -1,40 +1,33 @@
-"""What this host may not see yet of what another host wrote."""
+"""What another host wrote, and this host may not see yet."""
 
 import os
 import time
 
-from uv_mutex.locking.lock_file import Place, file_mode, write_new
+from uv_mutex import files
+from uv_mutex.locking import filesystem
+from uv_mutex.locking.lock_file import LockTarget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from uv_mutex.uv.project import Project
+    from collections.abc import Iterable
 
 
-def see_other_hosts_writes(project: "Project") -> None:
-    """Drop what this host remembers of the project; call it once the lock is taken.
+def reread(folder: str, paths: "Iterable[str]") -> None:
+    """Drop what this host remembers of some files; call it once the lock is taken.
 
-    :param project: the project. What else decides is reopened when its note is made or checked.
+    :param folder: the project root. On a file system of this host nothing is done.
+    :param paths: the files.
     """
-    try:
-        fd = os.open(project.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            on_disk = bool(os.major(os.fstat(fd).st_dev))
-        finally:
-            os.close(fd)
-    except OSError:
-        return
-    if not on_disk:
-        reopen(f"{project.root}/pyproject.toml")
-        reopen(f"{project.root}/uv.lock")
-        if project.member != project.root:
-            reopen(f"{project.member}/pyproject.toml")
+    if os.path.isdir(folder) and not filesystem.is_local(folder):
+        for path in paths:
+            reopen(path)
 
 
 def reopen(path: str) -> None:
     """Make a network file system ask its server about a file.
 
-    It is consistent from close to open, not from write to stat. GlusterFS is not even that: what this host has read
-    before, it reads again from memory, as long as the file has the same size. `uv version --bump` keeps it.
+    NFS is consistent from close to open, not from write to stat. GlusterFS is not even that: what this host has read
+    before, it reads again from memory as long as the file has the same size. `uv version --bump` keeps the size.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -48,45 +41,45 @@ def reopen(path: str) -> None:
         os.close(fd)
 
 
-def outlast_caches(place: Place, fd: int, *, shared: bool, waited: bool) -> None:
-    """Once the lock is taken, wait until this host has forgotten what it saw before another wrote.
+def outlast(target: LockTarget, fd: int, *, shared: bool, waited: bool) -> None:
+    """Once the lock is taken, wait until this host has forgotten what it saw before another host wrote.
 
-    FUSE answers from memory for a second, whoever wrote since: even the size of a file, so that `uv add` on one host
-    would read half of what the one before it wrote on another, and write that back.
+    FUSE answers from memory for a second, even for the size of a file. `uv add` on one host would read half of what
+    the call before it wrote on another host, and write that back.
+
+    :param target: the lock.
+    :param fd: its descriptor.
+    :param shared: whether the lock is shared.
+    :param waited: whether this call had to wait for it.
     """
-    answer = os.fstat(fd)
-    if os.major(answer.st_dev):  # a disk of this host
-        return
-    from uv_mutex.locking import filesystem
-
-    seconds = filesystem.cache_seconds(place.path)
+    seconds = filesystem.cache_seconds(target.path)
     if not seconds:
         return
-    if shared or place.is_folder:
-        if waited or abs(time.time() - answer.st_mtime) < 2 * seconds:
+    if shared or target.folder is None:
+        if waited or abs(time.time() - os.fstat(fd).st_mtime) < 2 * seconds:
             time.sleep(seconds)
-    elif not _was_last(place):
+    elif not _was_last(target):
         time.sleep(seconds)
-        _be_last(place)
+        _be_last(target)
 
 
-def _was_last(place: Place) -> bool:
-    """Whether the last to hold the lock was of this host. To remove a file is to ask the server, not a memory."""
+def _was_last(target: LockTarget) -> bool:
+    """Whether the previous owner was of this host. To remove a file is to ask the server, not this host's memory."""
     try:
-        os.unlink(f"{place.path}.last.{os.uname().nodename}")
+        os.unlink(f"{target.path}.last.{os.uname().nodename}")
     except OSError:
         return False
-    _be_last(place)
+    _be_last(target)
     return True
 
 
-def _be_last(place: Place) -> None:
-    folder, name = os.path.split(place.path)
+def _be_last(target: LockTarget) -> None:
+    name = os.path.basename(target.path)
     mine = f"{name}.last.{os.uname().nodename}"
     try:
-        for other in os.listdir(folder):
-            if other.startswith(f"{name}.last.") and other != mine:
-                os.unlink(f"{folder}/{other}")
-        write_new(f"{folder}/{mine}", file_mode(place), b"")
-    except OSError:  # then the next one waits, and so does this host
+        for other in target.names(f"{name}.last."):
+            if other != mine:
+                os.unlink(f"{target.folder}/{other}")
+        files.create(f"{target.folder}/{mine}", target.file_mode(), b"")
+    except OSError:  # then the next call waits, on this host too
         pass

@@ -1,16 +1,18 @@
-"""Who holds a lock: one line in the lock file, for those who wait."""
+"""Who holds a lock, or waits for it: one line in a file, for those who wait."""
 
 import os
+
+from uv_mutex import files
 
 RECORD_BYTES = 4096
 _LATEST = 1e11
 
 
-class Holder:
-    """Who holds a lock, or waits for it.
+class LockOwner:
+    """The process that holds a lock, or waits for it.
 
-    ``pid`` on ``host``, since ``since`` (seconds of that host's clock), running ``command`` for the user ``uid``. None
-    for who wrote no user down.
+    ``pid``: its process id on ``host``. ``since``: when it began, in seconds of that host's clock. ``command``: what
+    it runs. ``uid``: its user, None if it did not write its user down.
     """
 
     __slots__ = ("command", "host", "pid", "since", "token", "uid")
@@ -24,46 +26,46 @@ class Holder:
         self.token = f"{host}/{pid}/{since}"
 
     def encode(self) -> bytes:
-        """The lock file's content: one line."""
+        """The content of the lock file: one line."""
         command = self.command.replace("\n", " ").replace("\t", " ")
-        user = "" if self.uid is None else f"\t{self.uid}"  # a number: to ask for the name can take a server's answer
+        # The number of the user: to look up the name can take as long as a server needs to answer.
+        user = "" if self.uid is None else f"\t{self.uid}"
         line = f"{self.pid} {self.since} {self.host} ".encode("utf-8", "surrogateescape")
-        said = command.encode("utf-8", "surrogateescape")[: RECORD_BYTES - len(line) - len(user) - 1]
-        return line + said + user.encode() + b"\n"
+        text = command.encode("utf-8", "surrogateescape")[: RECORD_BYTES - len(line) - len(user) - 1]
+        return line + text + user.encode() + b"\n"
 
 
-def this_process(command: str, since: float) -> Holder:
-    """This process as a holder."""
-    return Holder(os.getpid(), os.uname().nodename, since, command, os.getuid())
+def this_process(command: str, since: float) -> LockOwner:
+    """This process as an owner.
+
+    :param command: what it wants the lock for.
+    :param since: when it began, in seconds of this host's clock.
+    """
+    return LockOwner(os.getpid(), os.uname().nodename, since, command, os.getuid())
 
 
-def read_holder(path: str) -> Holder | None:
-    """Who holds the lock at ``path``, None if nobody wrote it down."""
+def read_owner(path: str) -> LockOwner | None:
+    """Who holds the lock at ``path``; None if nobody wrote that down."""
     return decode(read_record(path))
 
 
-def decode(record: bytes) -> Holder | None:
-    """What :meth:`Holder.encode` made, now or when it knew no users; None if it is something else."""
+def decode(record: bytes) -> LockOwner | None:
+    """Read what :meth:`LockOwner.encode` wrote; None if it is something else.
+
+    Earlier versions wrote no user down.
+    """
     line = record.decode("utf-8", "replace").partition("\n")[0]
     fields = line.strip(" ").split(" ", 3)
     try:
         command, _, uid = fields[3].partition("\t")
         since = float(fields[1])
-        if not 0 <= since < _LATEST:  # also not a number
+        if not 0 <= since < _LATEST:  # this refuses NaN as well
             return None
-        return Holder(int(fields[0]), fields[2], since, command, int(uid) if uid else None)
+        return LockOwner(int(fields[0]), fields[2], since, command, int(uid) if uid else None)
     except (IndexError, ValueError):
         return None
 
 
 def read_record(path: str) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, RECORD_BYTES)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+    """The first bytes of a lock file; empty if it can't be read."""
+    return files.read_or_empty(path, RECORD_BYTES, follow=False)

@@ -1,7 +1,8 @@
-"""Wait for a lock that is held, and say so.
+"""Wait for a lock that another call holds, and say so.
 
-Where the lock is the kernel's own, waiting is one blocking call, and the next waiter goes on within a millisecond.
-Across a network it is polling, kind to the file server: the pause grows from 10 ms to 0.5 s, each of random length.
+Where no other host takes part, the wait is one blocking call of the kernel, and the next waiter goes on within a
+millisecond. Across a network it is polling that spares the file server: the pauses grow from 10 ms to 0.5 s, each of
+random length.
 """
 
 import fcntl
@@ -11,17 +12,17 @@ import sys
 import threading
 import time
 
+from uv_mutex import terminal
 from uv_mutex.errors import TIMED_OUT, MutexError, say
-from uv_mutex.locking import acquire
-from uv_mutex.locking.owner import read_holder
+from uv_mutex.locking import filesystem, owner
+from uv_mutex.locking.flock import try_flock
+from uv_mutex.locking.lock_file import FLOCK, LEASE, LockTarget
+from uv_mutex.locking.waiters import WaiterFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
-
-    from uv_mutex.locking.acquire import Patience
-    from uv_mutex.locking.lock_file import Place
 
 _SILENT_SECONDS = 2.0
 _REPEAT_SECONDS = 30.0
@@ -29,7 +30,7 @@ _LIVE_SECONDS = 1.0
 #: A longer wait shows in `uv-mutex status`: it leaves a file, and renews it as long as it lasts.
 _SHOW_SECONDS, _RENEW_SECONDS = 0.5, 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
-_LONGEST_WAIT = 1e9
+_LONGEST_TIMEOUT = _LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
 _WAKE = signal.SIGURG
 
@@ -38,34 +39,70 @@ class _TimeUpError(Exception):
     pass
 
 
-def describe_holder(place: "Place", waited: float) -> str:
+def describe_owner(target: LockTarget, waited: float) -> str:
     """Who is waited for, as in ``uv sync (pid 4121 on node-3, 14 s)``.
 
-    :param place: the lock.
-    :param waited: seconds waited so far: another host's clock can't be compared with ours.
+    :param target: the lock.
+    :param waited: seconds waited so far: the clock of another host can't be compared with ours.
     """
-    holder = None if place.is_folder else read_holder(place.path)
-    if holder is None:
+    found = None if target.folder is None else owner.read_owner(target.path)
+    if found is None:
         return f"other uv calls ({waited:.0f} s)"
-    seconds = max(waited, time.time() - holder.since) if holder.host == os.uname().nodename else waited
-    from uv_mutex import terminal
-
-    who = f"{holder.command} (pid {holder.pid} on {holder.host}"
+    seconds = max(waited, time.time() - found.since) if found.host == os.uname().nodename else waited
+    who = f"{found.command} (pid {found.pid} on {found.host}"
     return f"{terminal.printable(who)}, {seconds:.0f} s)"
 
 
-class Wait:
-    """A wait for one lock, as a context. A second thread prints who is waited for, and ends the wait in time."""
+class WaitBudget:
+    """How long a call waits, over all its locks.
 
-    def __init__(self, place: "Place", patience: "Patience") -> None:
+    ``limit``: seconds; None for ever. ``waited``: seconds so far. ``quiet``: say nothing while waiting. ``backend``:
+    the only kind of lock to take; None for the one that the file system has. ``command``: why it
+    wants the locks.
+    """
+
+    __slots__ = ("backend", "command", "limit", "quiet", "waited")
+
+    def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None, command: str = "") -> None:
+        self.limit = limit
+        self.quiet = quiet
+        self.backend = backend
+        self.command = command
+        self.waited = 0.0
+
+    @classmethod
+    def from_environment(cls, environ: "Mapping[str, str]", *, quiet: bool, command: str = "") -> "WaitBudget":
+        """The budget that UV_MUTEX_TIMEOUT and UV_MUTEX_BACKEND ask for.
+
+        :raises MutexError: if the one is no number of seconds, or the other no kind of lock.
         """
-        :param place: the lock, for the messages.
-        :param patience: how long to wait, and whether to be quiet. What is waited here is added to its sum.
+        backend = environ.get("UV_MUTEX_BACKEND") or None
+        if backend not in (None, FLOCK, LEASE):
+            raise MutexError(f"UV_MUTEX_BACKEND={backend} is neither flock nor lease; set one of them, or unset it")
+        text = environ.get("UV_MUTEX_TIMEOUT")
+        if not text:
+            return cls(None, quiet=quiet, backend=backend, command=command)
+        try:
+            limit = float(text)
+        except ValueError:
+            limit = -1.0
+        if not 0 <= limit < _LONGEST_TIMEOUT:
+            raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
+        return cls(limit, quiet=quiet, backend=backend, command=command)
+
+
+class Wait:
+    """A wait for one lock, as a context. A second thread says who is waited for, and ends the wait in time."""
+
+    def __init__(self, target: LockTarget, budget: WaitBudget) -> None:
         """
-        self._place = place
-        self._patience = patience
-        self._quiet = patience.quiet
-        self._limit = None if patience.limit is None else max(0.0, patience.limit - patience.waited)
+        :param target: the lock, for the messages.
+        :param budget: how long to wait, and whether to be quiet. The seconds of this wait are added to its sum.
+        """
+        self._target = target
+        self._budget = budget
+        self._quiet = budget.quiet
+        self._limit = None if budget.limit is None else max(0.0, budget.limit - budget.waited)
         self._live = not self._quiet and sys.stderr is not None and sys.stderr.isatty()
         self._main = threading.get_ident()
         self._over = threading.Event()
@@ -84,56 +121,48 @@ class Wait:
         self._thread.join()
         signal.signal(_WAKE, self._old_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
-        self._patience.waited += time.monotonic() - self.began
+        self._budget.waited += time.monotonic() - self.began
         if isinstance(error, _TimeUpError):
-            from uv_mutex.messages import calls
+            raise MutexError(
+                f"gave up after {self._budget.limit or 0.0:g} s (UV_MUTEX_TIMEOUT) waiting for "
+                f"{describe_owner(self._target, time.monotonic() - self.began)}, which holds {self._target.path}; "
+                "try again later, or allow more time",
+                TIMED_OUT,
+            ) from None
 
-            holder = describe_holder(self._place, time.monotonic() - self.began)
-            message = calls.timed_out(self._patience.limit or 0.0, holder, self._place.path)
-            raise MutexError(message, TIMED_OUT) from None
-
-    def for_flock(self, fd: int, *, shared: bool) -> None:
+    def wait_for_flock(self, fd: int, *, shared: bool) -> None:
         """Block until the flock on ``fd`` is ours.
 
         :raises OSError: if flock fails.
         """
-        if self._is_local(fd):
+        if filesystem.is_local(self._target.path):
             self._blocking = True
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             finally:
                 self._blocking = False
         elif shared:
-            self.polling(lambda: acquire.try_flock(fd, shared=True))
+            self.poll(lambda: try_flock(fd, shared=True))
         else:
             from filelock import lock_descriptor
 
-            self.polling(lambda: lock_descriptor(fd, blocking=False))
+            self.poll(lambda: lock_descriptor(fd, blocking=False))
 
-    def _is_local(self, fd: int) -> bool:
-        """Whether the kernel can wake us, since no other host takes part. The mount table costs a waiter 2 ms."""
-        if os.major(os.fstat(fd).st_dev):  # a disk of this host
-            return True
-        from uv_mutex.locking import filesystem
-
-        return filesystem.is_local(self._place.path)
-
-    def polling(self, attempt: "Callable[[], bool]") -> None:
+    def poll(self, attempt: "Callable[[], bool]") -> None:
         """Try until it works, in pauses that grow."""
         pause = _FIRST_PAUSE
         while not attempt():
             time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
-            self._check()
+            self._raise_if_time_is_up()
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
-    def _check(self) -> None:
-        """Raise once the time is up."""
+    def _raise_if_time_is_up(self) -> None:
         if self._limit is not None and time.monotonic() - self.began >= self._limit:
             raise _TimeUpError
 
     def _wake(self, _number: int, _frame: "FrameType | None") -> None:
         if self._blocking:
-            self._check()
+            self._raise_if_time_is_up()
 
     def _run(self) -> None:
         never = self.began + _LONGEST_WAIT
@@ -158,11 +187,7 @@ class Wait:
                     next_line = now + (_LIVE_SECONDS if self._live else _REPEAT_SECONDS)
                 if now >= next_sign:
                     if sign is None:
-                        # With all that is said later: the shim may be uninstalled while this waits.
-                        from uv_mutex.locking import waiters
-                        from uv_mutex.messages import calls  # noqa: F401
-
-                        sign = waiters.Sign(self._place, self._patience.command, since)
+                        sign = WaiterFile(self._target, self._budget.command, since)
                     sign.show()
                     next_sign = now + _RENEW_SECONDS
         finally:
@@ -172,12 +197,8 @@ class Wait:
                 sign.remove()
 
     def _say(self, now: float) -> bool:
-        from uv_mutex.messages import calls
-
-        text = calls.waiting_for(describe_holder(self._place, now - self.began))
+        text = f"waiting for {describe_owner(self._target, now - self.began)}"
         if self._live:
-            from uv_mutex import terminal
-
             _write(f"\r\x1b[K{terminal.fit(f'uv-mutex: {text}', sys.stderr.fileno())}")
         else:
             say(text)

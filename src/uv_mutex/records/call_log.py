@@ -7,11 +7,11 @@ from uv_mutex.errors import say
 
 
 def append(path: str, *, time: float, **fields: object) -> None:
-    """Append the line of a call that ends, or hands over to uv. A file that can't be written costs one warning.
+    """Append the line of a call that ends, or hands over to uv. If the file can't be written, warn, and go on.
 
     :param path: the file to append to; it may be shared by many hosts.
-    :param time: when the call began.
-    :param fields: what else there is to say.
+    :param time: when the call began, in seconds since 1970.
+    :param fields: what else to write down.
     """
     line = {"time": time, "host": os.uname().nodename, "pid": os.getpid(), **fields}
     try:
@@ -21,6 +21,4 @@ def append(path: str, *, time: float, **fields: object) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        from uv_mutex.messages import calls
-
-        say(calls.cannot_log(path, error))
+        say(f"cannot write UV_MUTEX_LOG={path}: {error.strerror}; the call goes on without a log line")

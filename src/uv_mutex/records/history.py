@@ -1,45 +1,76 @@
 """The last guarded calls of a project: a line for each in `.uv-mutex/calls.HOST`, for `uv-mutex status`.
 
-A file for each host, since no network file system appends two hosts' lines one after the other. UV_MUTEX_LOG is the
+Each host has a file of its own, since no network file system keeps the lines of two hosts whole. UV_MUTEX_LOG is the
 log to keep; this one forgets.
 """
 
+import math
 import os
 import time
 
-from uv_mutex.locking import lock_file
+from uv_mutex import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.locking.lock_file import LockTarget
 
 PREFIX = "calls."
-#: A file longer than this loses its older half.
+#: A longer file loses its older half.
 _MOST_BYTES = 65536
 _TAIL_BYTES = 32768
 
 
+class PastCall:
+    """A call that is over, or that handed over to uv (``status`` None). ``began`` is a time of its host's clock."""
+
+    __slots__ = ("began", "command", "held", "host", "lock", "pid", "prepared", "status", "waited")
+
+    def __init__(self, line: str, host: str) -> None:
+        """
+        :raises ValueError: if that is no line of a history.
+        """
+        _, began, waited, held, prepared, status, pid, self.lock, self.command = line.split("\t")
+        self.host = host
+        self.began, self.waited, self.held = map(float, (began, waited, held))
+        if not all(map(math.isfinite, (self.began, self.waited, self.held))):
+            raise ValueError(line)
+        self.prepared = prepared == "1"
+        self.status = None if status == "-" else int(status)
+        self.pid = int(pid)
+
+
 def append(
-    place: "Place", command: str, began: float, *, waited: float, held: float, prepared: bool, status: int | None
+    target: "LockTarget",
+    command: str,
+    began: float,
+    *,
+    waited: float,
+    held: float,
+    prepared: bool,
+    status: int | None,
 ) -> None:
     """Add a call. Never fails: a full or read-only disk costs the line, not the call.
 
-    :param place: its lock; where that is an environment's folder, nothing is written.
+    :param target: its lock. Beside the folder of an environment nothing is written.
     :param command: what the lock was held for.
-    :param began: when the call began.
+    :param began: when the call began, in seconds since 1970.
+    :param waited: how many seconds it waited.
+    :param held: how many seconds it held the lock.
+    :param prepared: whether it brought the environment up to date under the lock.
+    :param status: its exit status; None where uv goes on.
     """
-    if place.is_folder:
+    if target.folder is None:
         return
-    folder, name = os.path.split(place.path)
-    path = f"{folder}/{PREFIX}{os.uname().nodename}"
+    path = f"{target.folder}/{PREFIX}{os.uname().nodename}"
     seconds = f"{time.time():.3f}\t{began:.3f}\t{waited:.3f}\t{held:.3f}"
-    said = "-" if status is None else status
-    line = f"{seconds}\t{prepared:d}\t{said}\t{os.getpid()}\t{field(name)}\t{field(command)}\n"
+    ending = "-" if status is None else status
+    lock = field(os.path.basename(target.path))
+    line = f"{seconds}\t{prepared:d}\t{ending}\t{os.getpid()}\t{lock}\t{field(command)}\n"
     try:
         try:
             fd = _open(path)
         except FileNotFoundError:
-            lock_file.write_new(path, lock_file.file_mode(place), b"")
+            files.create(path, target.file_mode(), b"")
             fd = _open(path)
         try:
             os.write(fd, line.encode("utf-8", "surrogateescape"))
@@ -47,23 +78,9 @@ def append(
         finally:
             os.close(fd)
         if long:
-            _halve(path, lock_file.file_mode(place))
+            _halve(path, target.file_mode())
     except OSError:
         pass
-
-
-def tail(path: str) -> bytes:
-    """The newest lines of a host's history, a few hundred.
-
-    :raises OSError: if it can't be read.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        start = max(0, os.fstat(fd).st_size - _TAIL_BYTES)
-        text = os.pread(fd, 2 * _TAIL_BYTES, start)
-    finally:
-        os.close(fd)
-    return text.partition(b"\n")[2] if start else text
 
 
 def _open(path: str) -> int:
@@ -76,21 +93,42 @@ def field(text: str) -> str:
 
 
 def _halve(path: str, mode: int) -> None:
-    """Keep the newer half. A line that another adds in this very moment may be lost."""
-    kept = read(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
+    """Keep the newer half. A line that another call adds in this very moment may be lost."""
+    kept = _content(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
     folder, name = os.path.split(path)
-    temporary = f"{folder}/.{name}.{os.getpid()}"  # by another name than what is read
-    lock_file.write_new(temporary, mode, kept)
+    temporary = f"{folder}/.{name}.{os.getpid()}"  # not a name that is read as a history
+    files.create(temporary, mode, kept)
     os.rename(temporary, path)
 
 
-def read(path: str) -> bytes:
-    """A host's history.
+def _content(path: str) -> bytes:
+    return files.read(path, 2 * _MOST_BYTES, follow=False)
+
+
+def tail(path: str) -> bytes:
+    """The newest lines of a host's history, a few hundred.
 
     :raises OSError: if it can't be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        return os.read(fd, 2 * _MOST_BYTES)
-    finally:
-        os.close(fd)
+    start = max(0, os.lstat(path).st_size - _TAIL_BYTES)
+    text = files.read(path, 2 * _TAIL_BYTES, follow=False, start=start)
+    return text.partition(b"\n")[2] if start else text
+
+
+def read(target: "LockTarget") -> list[PastCall]:
+    """The calls that took this lock first, on all hosts, in the order in which they began."""
+    found = []
+    lock = field(os.path.basename(target.path))
+    for name in target.names(PREFIX):
+        try:
+            text = _content(f"{target.folder}/{name}").decode("utf-8", "replace")
+        except OSError:
+            continue
+        for line in text.split("\n"):
+            try:
+                call = PastCall(line, name[len(PREFIX) :])
+            except ValueError:  # cut short on a full disk
+                continue
+            if call.lock == lock:
+                found.append(call)
+    return sorted(found, key=lambda call: call.began)

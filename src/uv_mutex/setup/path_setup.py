@@ -32,7 +32,7 @@ class Place(NamedTuple):
     """A file that is to hold our lines."""
 
     path: str
-    marked_block: tuple[Block, ...]
+    blocks: tuple[Block, ...]
 
 
 def wire(prefix: Path) -> tuple[list[str], list[str]]:

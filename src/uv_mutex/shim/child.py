@@ -7,32 +7,24 @@ import sys
 import threading
 
 from uv_mutex.errors import CANNOT_EXEC, MutexError
+from uv_mutex.shim import signal_relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import NoReturn
+    from types import FrameType
+    from typing import Any, NoReturn
 
-#: What Python sets to "ignore" when it starts, and what exec would keep that way.
+    _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+#: The signals that Python ignores when it starts. They would stay ignored after an exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-#: What Python puts in LC_CTYPE when it starts in a C locale (PEP 538).
+#: The values that Python gives to LC_CTYPE when it starts in a C locale (PEP 538).
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
-#: Passed on to the child, so that a signal sent to the shim alone acts as if it had been sent to uv.
-_FORWARDED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-    signal.SIGTSTP,
-)
 _PR_SET_PDEATHSIG = 1
-#: A failed exec is told apart from uv's own statuses by its errno on a pipe.
+#: A failed exec writes its errno to a pipe, which tells it apart from the exit statuses of uv.
 _ERRNO_BYTES = 4
-_GUARD_SECONDS = 0.25
+_WATCH_SECONDS = 0.25
 
 
 class Ended:
@@ -111,71 +103,78 @@ def run_child(
 ) -> Ended:
     """Fork, call ``start`` (which must exec), and wait for the child to end.
 
-    Signals that reach the shim alone are passed on; those that a terminal sends to the whole process group are not,
-    since the child has them already. (What a program sends to the whole group, the child gets twice: the kernel doesn't
-    say whom else a signal went to.) Stopping and continuing works as for one process. If the shim dies, the child dies
-    (Linux), because the lock that the shim held is free then.
+    Signals that reach the shim alone are passed on. Those that a terminal sends to the whole process group are not,
+    since the child has them already. (A signal that a program sends to the whole group reaches the child twice: the
+    kernel does not say who else got it.) The two are stopped and continued as one process. If the shim dies, the kernel
+    kills the child, because the lock of the shim is free then.
 
     :param start: runs in the child, with signals, mask and locale as the shim found them.
     :param name: what is started, for the error message.
-    :param lost: asked every quarter of a second; once it gives a reason the child is killed, since two writers are
+    :param lost: called every quarter of a second. When it returns a reason the child is killed, since two writers are
         worse than none.
     :param remedy: what to do if it can't be started; None where it is uv.
-    :raises MutexError: if ``start`` could not exec, or for what ``lost`` said.
+    :raises MutexError: if ``start`` could not exec, or for the reason that ``lost`` returned.
     """
-    pdeathsig = _load_pdeathsig()
     # Inherited as "ignore", SIGCHLD would make the kernel throw the child's status away.
     old_chld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    parent = os.getpid()
+    pid, told = _fork(start, name, old_chld)
+    # Not before the fork: a Ctrl-C that came in between would wait for us alone, as if the child had it too. Until here
+    # a signal does to the shim what it would do to a uv that has just begun.
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*signal_relay.FORWARDED, signal.SIGCHLD})
     try:
-        told, tell = os.pipe()  # closed by a successful exec
-        pid = os.fork()
-    except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
-        from uv_mutex.messages import calls
-
-        raise MutexError(calls.cannot_fork(name, error), CANNOT_EXEC) from None
-    if not pid:
-        failure = errno.EIO
-        try:
-            pdeathsig()
-            if os.getppid() == parent:
-                _undo_python()
-                signal.signal(signal.SIGCHLD, old_chld)
-                start()
-        except OSError as error:
-            failure = error.errno or errno.EIO
-        finally:
-            try:
-                os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
-            finally:
-                os._exit(CANNOT_EXEC)
-    # Not before the fork: a Ctrl-C that came in between would wait for us alone, and look as if the child had it too.
-    # Until here signals do to the shim what they would do to a uv that has only begun.
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
-    try:
-        os.close(tell)
-        guard = _Guard(pid, lost)
-        ended = _wait(pid, stoppable=signal.SIGTSTP not in old_mask)
-        guard.stop()
+        watchdog = _Watchdog(pid, lost)
+        ended = Ended(signal_relay.wait_for(pid, stoppable=signal.SIGTSTP not in old_mask))
+        watchdog.stop()
         failed = os.read(told, _ERRNO_BYTES)
         os.close(told)
         if not ended.ok:
-            _forget_pending()
+            signal_relay.drop_pending()
     finally:
         signal.signal(signal.SIGCHLD, old_chld)
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
         raise _cannot_exec(name, OSError(number, os.strerror(number)), remedy)
-    if guard.reason:
-        from uv_mutex.messages import calls
-
-        raise MutexError(calls.stopped(guard.reason, name.rpartition("/")[2]))
+    if watchdog.reason:
+        raise MutexError(f"{watchdog.reason}; {os.path.basename(name)} was stopped, run it again")
     return ended
 
 
-class _Guard:
-    """A thread that kills the child once the lock that it works under is lost."""
+def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[int, int]:
+    """Fork, and call ``start`` in the child.
+
+    :param sigchld: what SIGCHLD did when the shim started; the child gets it back.
+    :returns: the child, and a pipe on which it writes the errno if ``start`` fails; a successful exec closes it.
+    :raises MutexError: if there can't be another process.
+    """
+    pdeathsig = _load_pdeathsig()
+    parent = os.getpid()
+    try:
+        told, tell = os.pipe()
+        pid = os.fork()
+    except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
+        raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
+    if pid:
+        os.close(tell)
+        return pid, told
+    failure = errno.EIO
+    try:
+        pdeathsig()
+        if os.getppid() == parent:
+            _undo_python()
+            signal.signal(signal.SIGCHLD, sigchld)
+            start()
+    except OSError as error:
+        failure = error.errno or errno.EIO
+    finally:
+        try:
+            os.write(tell, failure.to_bytes(_ERRNO_BYTES, "little"))
+        finally:
+            os._exit(CANNOT_EXEC)
+
+
+class _Watchdog:
+    """A thread that kills the child when the lock that it works under is lost."""
 
     def __init__(self, pid: int, lost: "Callable[[], str | None] | None") -> None:
         self.reason: str | None = None
@@ -185,11 +184,11 @@ class _Guard:
             threading.Thread(target=self._run, args=(lost,), daemon=True).start()
 
     def _run(self, lost: "Callable[[], str | None]") -> None:
-        while not self._ended.wait(_GUARD_SECONDS):
+        while not self._ended.wait(_WATCH_SECONDS):
             reason = lost()
             if reason:
                 self.reason = reason
-                _kill(self._pid, signal.SIGKILL)
+                signal_relay.kill(self._pid, signal.SIGKILL)
                 return
 
     def stop(self) -> None:
@@ -219,64 +218,8 @@ def end_like(ended: Ended) -> "NoReturn":
     os._exit(ended.shell_status)
 
 
-def _wait(pid: int, *, stoppable: bool) -> Ended:
-    """Wait for the child, passing signals on to it meanwhile. All of them are blocked here.
-
-    :param pid: the child.
-    :param stoppable: whether SIGTSTP was let through when the shim started.
-    """
-    wanted = {*_FORWARDED, signal.SIGCHLD}
-    stoppable = stoppable and signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN
-    while True:
-        done, wait_status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return Ended(wait_status)
-        number, child_has_it = _next_signal(wanted)
-        if number == signal.SIGCHLD:
-            continue
-        if not child_has_it:
-            _kill(pid, number)
-        if number == signal.SIGTSTP and stoppable:
-            _stop_as_by_default()
-
-
-def _next_signal(wanted: "set[signal.Signals]") -> tuple[int, bool]:
-    """Wait for a signal; say which, and whether the kernel sent it to the whole foreground process group."""
-    info = signal.sigwaitinfo(wanted)
-    number, from_kernel = info.si_signo, info.si_code > 0
-    # A terminal that goes away tells the leader of its session alone: `ssh -t host uv sync` makes us that leader.
-    alone = number in (signal.SIGHUP, signal.SIGCONT) and os.getsid(0) == os.getpid()
-    return number, from_kernel and not alone
-
-
-def _forget_pending() -> None:
-    """Drop what came while the child was ending: it must not end us otherwise than the child ended.
-
-    `uv add` answers Ctrl-C by putting pyproject.toml back and exiting with 130.
-    """
-    while pending := signal.sigpending() & {*_FORWARDED}:
-        signal.sigwait(pending)
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def _stop_as_by_default() -> None:
-    """Stop this process by SIGTSTP's default action, so that a shell sees the job stopped."""
-    old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTSTP)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
-    if old is not None:
-        signal.signal(signal.SIGTSTP, old)
-
-
 def _undo_python() -> None:
-    """Take back what the interpreter changed in this process when it started."""
+    """Undo what the interpreter changed in this process when it started."""
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     if os.environ.get("LC_CTYPE") in _COERCED:
@@ -297,7 +240,7 @@ def _restore_lc_ctype() -> None:
 
 
 def _load_pdeathsig() -> "Callable[[], None]":
-    """Prepare the call, in the parent, that makes the kernel kill a child when its parent dies."""
+    """Load, in the parent, the call that makes the kernel kill a child when its parent dies."""
     try:
         import ctypes
     except ImportError:  # a Python built without libffi
@@ -308,7 +251,7 @@ def _load_pdeathsig() -> "Callable[[], None]":
 
 
 def _no_core_dump() -> None:
-    """The child left its own core, if one was wanted; Python's would only hide it."""
+    """Leave no core dump: the child left its own, if one was wanted, and that of Python would only hide it."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
@@ -316,6 +259,5 @@ def _no_core_dump() -> None:
 
 
 def _cannot_exec(name: str, error: OSError, remedy: str | None = None) -> MutexError:
-    from uv_mutex.messages import calls
-
-    return MutexError(calls.cannot_exec(name, error, remedy or calls.CHECK_UV), CANNOT_EXEC)
+    remedy = remedy or "check that file, or name another in UV_MUTEX_UV"
+    return MutexError(f"cannot start {name}: {error.strerror}; {remedy}", CANNOT_EXEC)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.shim.child import Ended
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
@@ -22,7 +22,7 @@ _OFF = ("off", "0", "false", "no")
 
 
 def main(words: list[str]) -> "NoReturn":
-    """Do what the front door was called for; ends by exec, or exits as uv would.
+    """Do what the launcher was called for; end by exec, or exit as uv would.
 
     :param words: the words after ``uv``.
     """
@@ -43,9 +43,10 @@ def _is_off() -> bool:
 def _guard(uv: str, words: list[str]) -> None:
     """Take the call through the lock if it can change the project; return if it can't.
 
-    :raises MutexError: if the lock can't be had.
+    :raises MutexError: if the lock can't be taken.
     """
-    from uv_mutex.locking import acquire, lock_file
+    from uv_mutex.locking.nesting import held_by_ancestor
+    from uv_mutex.shim.project_locks import project_locks
     from uv_mutex.uv import commandline, project
 
     asked: dict[str, str] = {}
@@ -67,24 +68,24 @@ def _guard(uv: str, words: list[str]) -> None:
         return
     if found is None:
         return
-    needed = lock_file.needed(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    needed = [each for each in needed if not acquire.held_above(each, os.environ)]
-    if needed:
-        _Guarded(uv, call, found, needed).go()
+    locks = project_locks(found, keeps_lockfile=project.keeps_lockfile(call, settings))
+    locks = [lock for lock in locks if not held_by_ancestor(lock, os.environ)]
+    if locks:
+        _GuardedCall(uv, call, found, locks).go()
 
 
-class _Guarded:
+class _GuardedCall:
     """A call that needs locks."""
 
-    def __init__(self, uv: str, call: "Call", project: "Project", places: "list[Place]") -> None:
+    def __init__(self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]") -> None:
         from uv_mutex.environment import freshness
-        from uv_mutex.shim import session
+        from uv_mutex.shim.session import LockSession
 
         self._uv = uv
         self._call = call
         self._project = project
         command = f"uv {call.subcommand}"
-        self._hold = session.Hold(project, places, command=command, words=["uv", *call.words], quiet=call.quiet)
+        self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
         self._note = freshness.Note(project, call, os.environ, uv)
 
     def go(self) -> "NoReturn":
@@ -94,30 +95,30 @@ class _Guarded:
                 self._run()
             elif self._call.subcommand == "sync":
                 self._sync()
-            self._hold.take(shared=False)
+            self._session.take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
-            self._hold.release(unfinished=True)
-            self._hold.write(prepared=False, status=error.status)
+            self._session.release(unfinished=True)
+            self._session.write(prepared=False, status=error.status)
             raise
 
     def _run(self) -> "NoReturn":
         """Prepare unless fresh; then, without the lock, let the user's command run."""
         prepared = False
-        self._hold.take(shared=True)
+        self._session.take(shared=True)
         if not self._note.fresh():
-            self._hold.retake(shared=False)
+            self._session.retake(shared=False)
             if not self._note.fresh():
                 self._prepare()
                 prepared = True
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
-        self._hold.write(prepared=prepared, status=None)
-        self._hold.release()
+        self._session.write(prepared=prepared, status=None)
+        self._session.release()
         child.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
 
     def _prepare(self) -> None:
-        """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
-        self._hold.outlast_leavers()
+        """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
+        self._session.outlast_recent_runs()
         self._note.before_preparation()
         words = self._call.preparation(child.true_command(), self._project.told_by_script)
         ended = self._run_child(words, empty_stdin=True)
@@ -126,18 +127,18 @@ class _Guarded:
         self._note_as_fresh()
 
     def _sync(self) -> "NoReturn":
-        """A fresh environment is checked side by side with others, anything else alone."""
-        self._hold.take(shared=True)
+        """Let uv check a fresh environment beside others; let it work on any other one alone."""
+        self._session.take(shared=True)
         while True:
             if self._note.fresh():
                 self._end_like(self._run_child(self._call.words))
-            self._hold.retake(shared=False)
+            self._session.retake(shared=False)
             if not self._note.fresh():
                 self._end_like(self._work_under_lock(), prepared=True)
-            self._hold.retake(shared=True)
+            self._session.retake(shared=True)
 
     def _work_under_lock(self) -> "Ended":
-        self._hold.outlast_leavers()
+        self._session.outlast_recent_runs()
         self._note.before_preparation()
         ended = self._run_child(self._call.words)
         if ended.ok and self._call.subcommand == "sync":
@@ -145,7 +146,7 @@ class _Guarded:
         return ended
 
     def _note_as_fresh(self) -> None:
-        """Note what a whole uv went through without a change: this one, or a second one in silence."""
+        """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""
         if not self._note.write():
             self._note.before_preparation()
             words = self._call.confirmation(child.true_command(), self._project.told_by_script)
@@ -156,10 +157,10 @@ class _Guarded:
                 self._note.write()
 
     def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
-        marks, lost = self._hold.marks(), self._hold.watch()
+        marks, lost = self._session.marks(), self._session.lost_lock_check()
         return child.run_uv(self._uv, words, extra_env=marks, empty_stdin=empty_stdin, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
-        self._hold.release(unfinished=bool(ended.signal))
-        self._hold.write(prepared=prepared, status=ended.shell_status)
+        self._session.release(unfinished=bool(ended.signal))
+        self._session.write(prepared=prepared, status=ended.shell_status)
         child.end_like(ended)

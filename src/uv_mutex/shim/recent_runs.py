@@ -1,20 +1,22 @@
-"""Calls of `uv run` that gave the lock back a moment ago, and whose uv checks once more without it.
+"""Wait for recent `uv run` calls whose uv is still checking the environment.
 
-What that uv reads must not change meanwhile, or it would set to work beside whoever changed it. So a call that is about
-to change something waits, with the lock in hand, until they are through. On this host that is when uv has started the
-user's command, or is gone. Of another host's uv nobody here can tell; it is given two seconds.
+Such a call has released the lock, and its uv checks the environment once more. What that uv reads must not change
+meanwhile, or it would begin to install beside the call that changed it. So a call that is about to change something
+waits first, with the lock in hand. On this host it waits until uv has started the user's command, or is gone. On
+another host nobody can see that; such a uv gets two seconds.
 """
 
 import os
 import time
 
+from uv_mutex import files
 from uv_mutex.records import history
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.locking.lock_file import LockTarget
 
-#: A uv that has no command after this long is thought to be stuck. Who left before that needs no look.
+#: A uv that has started no command for so long is thought to be stuck. Runs that left earlier are not looked at.
 _LONGEST_SECONDS = 10.0
 _REMOTE_SECONDS = 2.0
 #: Where there is no /proc to look into.
@@ -22,30 +24,29 @@ _BLIND_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.001, 0.02, 1.5
 
 
-def outlast(place: "Place", environment: str) -> bool:
-    """Wait for those who left this lock. Never fails.
+def outlast(target: "LockTarget", environment: str) -> bool:
+    """Wait for the runs that released this lock a moment ago. Never fails.
 
-    :param place: the lock; it is held, and the line that says who holds it was just written.
-    :param environment: the environment's folder.
-    :returns: whether there was anyone to wait for.
+    :param target: the lock. This call holds it, and has just written its owner into it.
+    :param environment: the folder of the environment.
+    :returns: whether there was a run to wait for.
     """
     waited = False
-    if place.is_folder:
-        return waited
-    folder, name = os.path.split(place.path)
+    lock = os.path.basename(target.path)
     here = history.PREFIX + os.uname().nodename
     try:
-        for file in os.listdir(folder):
-            if file == here:
-                waited = _outlast_here(f"{folder}/{file}", name, environment) or waited
-            elif file.startswith(history.PREFIX):
-                waited = _outlast_there(f"{folder}/{file}", name, place) or waited
+        for name in target.names(history.PREFIX):
+            path = f"{target.folder}/{name}"
+            if name == here:
+                waited = _outlast_this_host(path, lock, environment) or waited
+            else:
+                waited = _outlast_other_host(path, lock, target) or waited
     except OSError:
         pass
     return waited
 
 
-def _outlast_here(path: str, lock: str, environment: str) -> bool:
+def _outlast_this_host(path: str, lock: str, environment: str) -> bool:
     now = time.time()
     left = {pid: when for when, pid in _Tail(path, lock).left if when > now - _LONGEST_SECONDS}
     if left and not os.path.exists("/proc/self/stat"):
@@ -54,30 +55,33 @@ def _outlast_here(path: str, lock: str, environment: str) -> bool:
     checking = [pid for pid in left if _is_checking(pid, environment)]
     if not checking:
         return False
-    # Who waits for us while we wait: a command of `uv run` that calls uv, or a build that its check has started.
-    above = _above()
+    # These wait for us while we wait: a command of `uv run` that calls uv, or a build that its check has started.
+    ancestors = _ancestors()
     until = time.monotonic() + _LONGEST_SECONDS
     pause, waited = _FIRST_PAUSE, False
-    while any(pid not in above and _is_checking(pid, environment) for pid in checking) and time.monotonic() < until:
+    while any(pid not in ancestors and _is_checking(pid, environment) for pid in checking) and time.monotonic() < until:
         time.sleep(pause)
         pause, waited = min(pause * _GROWTH, _LONGEST_PAUSE), True
     return waited
 
 
-def _outlast_there(path: str, lock: str, place: "Place") -> bool:
+def _outlast_other_host(path: str, lock: str, target: "LockTarget") -> bool:
     tail = _Tail(path, lock)
     if not tail.left:
         return False
-    # Hosts' clocks differ. How old the last line is, the file server says.
-    age = _written(place.path) - _written(path) + tail.last - tail.left[-1][0]
+    # The clocks of hosts differ. The file server says how old the last line is.
+    written = files.stat_on_server(target.path).st_mtime - files.stat_on_server(path).st_mtime
+    age = written + tail.last - tail.left[-1][0]
     rest = min(_REMOTE_SECONDS, max(0.0, _REMOTE_SECONDS - age))
     time.sleep(rest)
     return rest > 0
 
 
 class _Tail:
-    """The end of a host's history: ``left``, when and with which pid each `uv run` left the lock; ``last``, the time of
-    the last line of all."""
+    """The end of a host's history.
+
+    ``left``: when each `uv run` released the lock, and its process id. ``last``: the time of the last line of all.
+    """
 
     __slots__ = ("last", "left")
 
@@ -94,19 +98,10 @@ class _Tail:
                 pass
 
 
-def _written(path: str) -> float:
-    """When the file server saw a file written last. It is asked at open; stat may tell what this host remembers."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        return os.fstat(fd).st_mtime
-    finally:
-        os.close(fd)
-
-
 def _is_checking(pid: int, environment: str) -> bool:
-    """Whether a process of this host is a uv that has yet to start the user's command."""
+    """Whether a process of this host is a uv that has not started the user's command yet."""
     try:
-        if _stat(pid)[0] == "Z":  # over, and nobody has asked for its status yet
+        if _stat(pid)[0] == "Z":  # it has ended, and nobody has asked for its status yet
             return False
         for thread in os.listdir(f"/proc/{pid}/task"):
             for child in _read(f"/proc/{pid}/task/{thread}/children").split():
@@ -118,7 +113,7 @@ def _is_checking(pid: int, environment: str) -> bool:
 
 
 def _is_command(pid: str, environment: str) -> bool:
-    """Whether it is the user's command that uv runs there. What builds a package has an environment of its own."""
+    """Whether a process is the user's command. A process that builds a package has an environment of its own."""
     try:
         variables = _read(f"/proc/{pid}/environ").split(b"\0")
     except OSError:  # another user's
@@ -130,16 +125,16 @@ def _is_command(pid: str, environment: str) -> bool:
     return False
 
 
-def _above() -> set[int]:
-    """This process and those that started it."""
-    pid, above = os.getpid(), set()
+def _ancestors() -> set[int]:
+    """This process, and the processes that started it."""
+    pid, found = os.getpid(), set()
     try:
-        while pid and pid not in above:
-            above.add(pid)
+        while pid and pid not in found:
+            found.add(pid)
             pid = int(_stat(pid)[1])
     except (OSError, IndexError, ValueError):
         pass
-    return above
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,57 +1,58 @@
-"""All the locks of one call: taken, released, and written down."""
+"""All locks of one call: taken, released, and written down."""
 
 import os
 import time
 
-from uv_mutex.locking import acquire, network_cache
+from uv_mutex.locking import acquire, nesting, network_cache
+from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.records import history
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uv_mutex.locking.acquire import Lock
-    from uv_mutex.locking.lock_file import Place
+    from uv_mutex.locking.flock import HeldLock
+    from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.uv.project import Project
 
 
-class Hold:
-    """The locks that a call needs, and what it says of itself when it is done.
+class LockSession:
+    """The locks that a call needs, and what it writes down about itself when it is done.
 
-    It is said twice: in the project, for `uv-mutex status`, and in UV_MUTEX_LOG, if that is set.
+    It writes that twice: in the project, for `uv-mutex status`, and in UV_MUTEX_LOG, if that is set.
     """
 
     __slots__ = (
         "_began",
+        "_budget",
         "_command",
         "_held",
         "_locks",
         "_log",
-        "_patience",
-        "_places",
         "_project",
         "_started",
         "_taken",
+        "_targets",
         "_words",
     )
 
     def __init__(
-        self, project: "Project", places: "list[Place]", *, command: str, words: list[str], quiet: bool
+        self, project: "Project", targets: "list[LockTarget]", *, command: str, words: list[str], quiet: bool
     ) -> None:
         """
         :param project: the project that the call works on.
-        :param places: the locks, in the order to take them.
+        :param targets: the locks, in the order to take them.
         :param command: what they are held for, in a word or two; others can read it.
         :param words: the whole command line, for UV_MUTEX_LOG.
         :param quiet: say nothing while waiting.
-        :raises MutexError: if a variable is set to what it can't be.
+        :raises MutexError: if a variable has a value that it can't have.
         """
         self._project = project
-        self._places = places
+        self._targets = targets
         self._command = command
         self._words: list[str] | None = words
-        self._patience = acquire.patience(os.environ, quiet=quiet, command=command)
-        self._locks: list[Lock] = []
+        self._budget = WaitBudget.from_environment(os.environ, quiet=quiet, command=command)
+        self._locks: list[HeldLock] = []
         self._began, self._started = time.time(), time.monotonic()
         self._taken = self._held = 0.0
         if os.environ.get("UV_MUTEX_LOG"):
@@ -62,29 +63,30 @@ class Hold:
             self._log = None
 
     def take(self, *, shared: bool) -> None:
-        """Take the locks, and mend what a holder that died left half done.
+        """Take the locks, and remove what a previous owner that died left half installed.
 
-        :raises MutexError: if they can't be had.
+        :raises MutexError: if they can't be taken.
         """
-        for place in self._places:
-            taken = acquire.take(place, self._patience, shared=shared)
-            self._locks.append(taken)
-            taken.record(self._command)
-        network_cache.see_other_hosts_writes(self._project)
-        if any(taken.after_death for taken in self._locks):
+        for target in self._targets:
+            lock = acquire.take(target, self._budget, shared=shared)
+            self._locks.append(lock)
+            lock.record(self._command)
+        root, member = self._project.root, self._project.member
+        network_cache.reread(root, [f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
+        if any(lock.previous_owner_died for lock in self._locks):
             from uv_mutex.environment import recovery
 
             recovery.repair(self._project.environment)
         self._taken = time.monotonic()
 
-    def outlast_leavers(self) -> None:
-        """Wait for the uv of each `uv run` that had the lock before; call it before anything is changed."""
+    def outlast_recent_runs(self) -> None:
+        """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""
         from uv_mutex.shim import recent_runs
 
-        for taken in self._locks:
+        for lock in self._locks:
             began = time.monotonic()
-            if recent_runs.outlast(taken.place, self._project.environment):
-                self._patience.waited += time.monotonic() - began
+            if recent_runs.outlast(lock.target, self._project.environment):
+                self._budget.waited += time.monotonic() - began
 
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""
@@ -104,13 +106,13 @@ class Hold:
 
     def marks(self) -> dict[str, str]:
         """The variable by which a call below this one knows that it need not wait."""
-        outer = os.environ.get(acquire.HELD)
-        marks = [taken.mark for taken in self._locks]
-        return {acquire.HELD: " ".join([outer, *marks] if outer else marks)} if marks else {}
+        outer = os.environ.get(nesting.HELD)
+        marks = [lock.mark for lock in self._locks]
+        return {nesting.HELD: " ".join([outer, *marks] if outer else marks)} if marks else {}
 
-    def watch(self) -> "Callable[[], str | None] | None":
-        """See :func:`uv_mutex.locking.acquire.watch`."""
-        return acquire.watch(self._locks)
+    def lost_lock_check(self) -> "Callable[[], str | None] | None":
+        """See :func:`uv_mutex.locking.acquire.lost_lock_check`."""
+        return acquire.lost_lock_check(self._locks)
 
     def write(self, *, prepared: bool, status: int | None) -> None:
         """Write down what became of the call, once.
@@ -119,16 +121,24 @@ class Hold:
         :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
         """
         words, self._words = self._words, None
-        if words is None or not self._places:  # the exec that was written down failed; or an outer call says it all
+        # The exec that was written down failed; or an outer call holds all locks and writes for this one.
+        if words is None or not self._targets:
             return
-        waited, held = self._patience.waited, self._held
+        waited, held = self._budget.waited, self._held
         if self._taken:
             held += time.monotonic() - self._taken
-        if waited:  # what else passed until it had the lock counts as well: began + waited + held is when it let go
+        if waited:  # the rest of the time until it had the lock counts as well: began + waited + held is the release
             waited = max(waited, time.monotonic() - self._started - held)
-        if waited or held:  # where nothing can be locked, nothing is to be changed either
-            spent = {"waited": waited, "held": held}
-            history.append(self._places[0], self._command, self._began, **spent, prepared=prepared, status=status)
+        if waited or held:  # where nothing can be locked, nothing can be changed either
+            history.append(
+                self._targets[0],
+                self._command,
+                self._began,
+                waited=waited,
+                held=held,
+                prepared=prepared,
+                status=status,
+            )
         if self._log:
             self._log(
                 os.environ["UV_MUTEX_LOG"],

@@ -10,7 +10,7 @@ from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import filesystem, lease, lock_file, waiters
 from uv_mutex.locking.filesystem import Mount
-from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.messages import findings
 from uv_mutex.records import history
 
@@ -21,7 +21,7 @@ _LEFT_OVER_SECONDS = 300.0
 _PASSING = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
 
 
-def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
+def lock(place: LockTarget, table: bytes | None = None) -> Iterator[Finding]:
     """Everything about one lock.
 
     :param place: the lock.
@@ -41,10 +41,10 @@ def lock(place: Place, table: bytes | None = None) -> Iterator[Finding]:
         yield bad(*findings.cannot_try(error.filename or place.path, error))
 
 
-def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
+def _kind(place: LockTarget, mount: Mount | None) -> Iterator[Finding]:
     """Which backend is used here, why, and whether it is one."""
-    forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, lock_file.recorded_backend(place)
-    if place.is_folder:
+    forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, place.recorded_backend()
+    if place.folder is None:
         yield from _flock(
             place, mount, _two_descriptors_of_a_folder(place.path), "the environment's own folder is locked"
         )
@@ -73,7 +73,7 @@ def _kind(place: Place, mount: Mount | None) -> Iterator[Finding]:
             yield warning(*findings.clock_skew(skew))
 
 
-def _flock(place: Place, mount: Mount | None, second: str, why: str) -> Iterator[Finding]:
+def _flock(place: LockTarget, mount: Mount | None, second: str, why: str) -> Iterator[Finding]:
     kind = mount.name if mount else "a file system that can't be told"
     if second == lock_trial.MISSING:
         yield bad(*findings.no_flock(place.path, kind))
@@ -107,11 +107,11 @@ def _two_descriptors_of_a_folder(path: str) -> str:
         os.close(second)
 
 
-def _shut_out(place: Place) -> Iterable[Finding]:
+def _shut_out(place: LockTarget) -> Iterable[Finding]:
     """Whether the permissions of a lock's files keep out somebody who may work in the folder."""
-    if place.is_folder or not os.path.exists(place.path):
+    if place.folder is None or not os.path.exists(place.path):
         return
-    wanted = lock_file.file_mode(place)
+    wanted = place.file_mode()
     for path, needed in ((place.path, wanted), (os.path.dirname(place.path), wanted | (wanted & 0o444) >> 2)):
         found = os.stat(path)
         missing = needed & ~stat.S_IMODE(found.st_mode) & 0o077
@@ -121,10 +121,10 @@ def _shut_out(place: Place) -> Iterable[Finding]:
             yield warning(*findings.shuts_out(path, needed))
 
 
-def left_over(place: Place) -> Iterator[Finding]:
+def left_over(place: LockTarget) -> Iterator[Finding]:
     """What calls left behind that were killed."""
     folder = os.path.dirname(place.path)
-    if place.is_folder or not os.path.isdir(folder):
+    if place.folder is None or not os.path.isdir(folder):
         return
     old: list[str] = []
     for name in sorted(os.listdir(folder)):

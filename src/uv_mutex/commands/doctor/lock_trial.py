@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from uv_mutex.locking import acquire, lock_file
-from uv_mutex.locking.lock_file import Place
+from uv_mutex import files
+from uv_mutex.locking.flock import MISSING_ERRORS, try_flock
+from uv_mutex.locking.lock_file import LockTarget
 
 #: What came of a try: another has it, it was to be had, or there is no such lock here.
 BUSY, GOT, MISSING = "busy", "got", "missing"
@@ -15,17 +16,17 @@ PREFIX = "probe."
 
 
 @contextmanager
-def file(place: Place, name: str | None = None) -> Iterator[str]:
+def file(place: LockTarget, name: str | None = None) -> Iterator[str]:
     """A file to try on, beside the lock; the folder is made as a call would make it.
 
     :param name: of the file, for two who want the same.
     :raises MutexError: if the folder can't be made.
     :raises OSError: if the file can't be.
     """
-    os.close(lock_file.open_file(place))
+    os.close(place.open())
     path = f"{os.path.dirname(place.path)}/{PREFIX}{name or secrets.token_hex(8)}"
-    mode = lock_file.file_mode(place)
-    lock_file.write_new(path, mode, b"")
+    mode = place.file_mode()
+    files.create(path, mode, b"")
     try:
         yield path
     finally:
@@ -43,9 +44,9 @@ def open_(path: str) -> int:
 def flock(fd: int) -> str:
     """Try for the flock on a descriptor."""
     try:
-        return GOT if acquire.try_flock(fd, shared=False) else BUSY
+        return GOT if try_flock(fd, shared=False) else BUSY
     except OSError as error:
-        if error.errno in acquire.MISSING:
+        if error.errno in MISSING_ERRORS:
             return MISSING
         raise
 

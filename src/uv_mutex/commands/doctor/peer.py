@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
 from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import lock_file
-from uv_mutex.locking.lock_file import Place
+from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.messages import findings
 
 _STEP_SECONDS = 10.0
@@ -35,7 +36,7 @@ class _SilentError(Exception):
     """The other doctor went away, or never came."""
 
 
-def meet(place: Place, seconds: float) -> Iterable[Finding]:
+def meet(place: LockTarget, seconds: float) -> Iterable[Finding]:
     """Wait for another doctor, and try the lock out with it.
 
     :param place: the lock.
@@ -49,8 +50,8 @@ def meet(place: Place, seconds: float) -> Iterable[Finding]:
         yield bad(*findings.cannot_try(error.filename or place.path, error))
 
 
-def _meet(place: Place, seconds: float) -> Iterable[Finding]:
-    if place.is_folder:
+def _meet(place: LockTarget, seconds: float) -> Iterable[Finding]:
+    if place.folder is None:
         return
     lease = _wants_lease(place)
     with _Doctor(place) as doctor:
@@ -79,8 +80,8 @@ def _meet(place: Place, seconds: float) -> Iterable[Finding]:
         yield bad(*findings.peer_not_excluded(name, how))
 
 
-def _wants_lease(place: Place) -> bool:
-    return (os.environ.get("UV_MUTEX_BACKEND") or lock_file.recorded_backend(place)) == lock_file.LEASE
+def _wants_lease(place: LockTarget) -> bool:
+    return (os.environ.get("UV_MUTEX_BACKEND") or place.recorded_backend()) == lock_file.LEASE
 
 
 @contextmanager
@@ -119,14 +120,14 @@ class _Other:
 class _Doctor:
     """This doctor, as a context: it takes all its files away."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: LockTarget) -> None:
         self._place = place
         self._folder = os.path.dirname(place.path)
         self._nonce = secrets.token_hex(_NONCE_CHARS // 2)
         self._made: list[str] = []
 
     def __enter__(self) -> "_Doctor":
-        os.close(lock_file.open_file(self._place))
+        os.close(self._place.open())
         self._write(f"peer.{os.uname().nodename}.{os.getpid()}.{self._nonce}")
         return self
 
@@ -180,7 +181,7 @@ class _Doctor:
 
     def _write(self, name: str) -> None:
         self._made.append(name)
-        lock_file.write_new(f"{self._folder}/{name}", lock_file.file_mode(self._place), b"")
+        files.create(f"{self._folder}/{name}", self._place.file_mode(), b"")
 
     def _hear(self, other: _Other, *steps: str, gone_will_do: bool = False) -> str:
         deadline = time.monotonic() + _STEP_SECONDS

@@ -12,6 +12,7 @@ from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
 from uv_mutex.errors import NoUvError
 from uv_mutex.locking import lock_file
 from uv_mutex.messages import findings
+from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv import executable
 from uv_mutex.uv.project import Project
 
@@ -40,7 +41,7 @@ def doctor(folder: str | None, *, with_peer: bool, seconds: float) -> int:
 def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
     yield fine(f"project {project.root}, environment {project.environment}")
     yield from _programs()
-    needed = lock_file.needed(project, keeps_lockfile=False)
+    needed = project_locks(project, keeps_lockfile=False)
     if not needed:
         yield warning(*findings.read_only(project.root))
     for place in needed:

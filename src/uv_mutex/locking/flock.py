@@ -1,0 +1,101 @@
+"""The lock of the kernel: flock on a descriptor that this process owns, as filelock.lock_descriptor takes it."""
+
+import errno
+import fcntl
+import os
+import time
+
+from uv_mutex.locking import owner
+from uv_mutex.locking.lock_file import FLOCK, LockTarget
+
+#: Errors of flock that say "another has it": some file systems answer EACCES.
+_BUSY_ERRORS = (errno.EAGAIN, errno.EACCES)
+#: Errors of flock that say "not on this file system": FUSE, Lustre without -o flock, NFS without lockd.
+MISSING_ERRORS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+TAKEN_OVER = "another call took it over"
+
+
+def try_flock(fd: int, *, shared: bool) -> bool:
+    """Take the flock if it is free; return whether it was.
+
+    :param fd: a descriptor of the lock file.
+    :param shared: as one of many.
+    :raises OSError: if the file system has none.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY_ERRORS:
+            return False
+        raise
+    return True
+
+
+class HeldLock:
+    """A lock that this process holds until :meth:`release`, or until it ends.
+
+    ``target``: what is locked. ``shared``: as one of many. ``previous_owner_died``: whether the last owner died at
+    work, so that what it worked on may be half done.
+    """
+
+    backend = FLOCK
+    __slots__ = ("_fd", "_record", "previous_owner_died", "shared", "target", "token")
+
+    def __init__(self, target: LockTarget, fd: int, *, shared: bool) -> None:
+        self.target = target
+        self.shared = shared
+        self.token = ""
+        self.previous_owner_died = False
+        self._fd = fd
+        self._record = b""
+
+    def record(self, command: str) -> None:
+        """Write the owner into the lock file, for those who wait. On a full disk they do not learn who it is.
+
+        :param command: what the lock is held for.
+        """
+        if self.target.folder is None or self.shared:
+            return
+        mine = owner.this_process(command, time.time())
+        data = mine.encode()
+        try:
+            self.previous_owner_died = bool(os.pread(self._fd, owner.RECORD_BYTES, 0).strip())
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+        except OSError:
+            return
+        self.token = mine.token
+        self._record = data
+
+    @property
+    def mark(self) -> str:
+        """What a nested call recognises this lock by."""
+        answer = os.fstat(self._fd)
+        return f"{answer.st_dev}:{answer.st_ino}:{self.token}"
+
+    def lost(self) -> str | None:
+        """Why another call may hold the lock by now; None if none can. A file server can forget its clients."""
+        try:
+            if not try_flock(self._fd, shared=self.shared):
+                return TAKEN_OVER
+        except OSError as error:
+            return f"the file server dropped it ({error.strerror})"
+        # That may have taken it anew, from a server that had dropped it. Did another call hold it meanwhile?
+        same = not self._record or owner.read_record(self.target.path) == self._record
+        return None if same else TAKEN_OVER
+
+    def release(self, *, unfinished: bool = False) -> None:
+        """Let others in. The file stays: if it were unlinked, those who wait would be split across two files.
+
+        :param unfinished: leave the owner in the file, as if this process had died: its work may be half done.
+        """
+        if self._record and not unfinished:
+            try:
+                if os.pread(self._fd, owner.RECORD_BYTES, 0) == self._record:
+                    os.ftruncate(self._fd, 0)
+            except OSError:
+                pass
+        try:
+            os.close(self._fd)
+        except OSError:  # ENOTCONN: this host was cut off, and has no lock any more
+            pass

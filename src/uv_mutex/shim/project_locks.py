@@ -1,0 +1,56 @@
+"""Which locks a call on a project needs."""
+
+import os
+
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uv_mutex.uv.project import Project
+
+
+def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -> list[LockTarget]:
+    """The locks that a call on this project needs, in the order to take them; none if it can't write anything.
+
+    :param project: the project.
+    :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.
+    :param to_look: create nothing and leave nothing out: a user who can't write a project can see who does.
+    """
+    root, environment = project.root, project.environment
+    if os.path.islink(environment):
+        environment = os.path.realpath(environment)
+    inside = environment == f"{root}/.venv"
+    found: list[LockTarget] = []
+    if inside or not keeps_lockfile:
+        if to_look or _writable(root, f"{root}/pyproject.toml", f"{root}/uv.lock"):
+            found.append(LockFile(root))
+        elif inside:
+            found.extend(_environment_lock(environment))
+    if not inside:
+        found.extend(_environment_lock(environment, to_look=to_look))
+    return found
+
+
+def _environment_lock(environment: str, *, to_look: bool = False) -> "Iterator[LockTarget]":
+    above, name = os.path.split(environment)
+    try:
+        if not to_look:
+            os.makedirs(above, exist_ok=True)  # uv would, but then the lock would move there while it is held
+    except OSError:
+        pass
+    while not to_look and not os.path.isdir(above):  # uv creates the folders above an environment as well
+        above, missing = os.path.split(above)
+        name = f"{missing}-{name}"
+    # For the `.venv` of a project this is the project lock, whichever project asks.
+    lock = LockFile(above, "lock" if name == ".venv" else f"{name}.lock")
+    if _writable(above) or (to_look and (os.path.exists(lock.path) or not os.path.isdir(environment))):
+        yield lock
+    elif to_look or _writable(environment):
+        # A user who can't write above the folder can't replace it, so it can serve as the lock file.
+        yield EnvironmentFolder(environment)
+
+
+def _writable(*paths: str) -> bool:
+    return any(os.access(path, os.W_OK) for path in paths)
