@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from support.index import LocalIndex
+from support.messages import VARIABLE, Recorder
 from support.project import Project
 from support.shim import Shim, install_shim
 
@@ -17,6 +18,20 @@ from support.shim import Shim, install_shim
 for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+_RECORDER = Recorder(Path(os.environ[VARIABLE])) if os.environ.get(VARIABLE) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write down the messages of a test that passed."""
+    report = yield
+    if _RECORDER and call.when == "call":
+        _RECORDER.write(item.path, passed=report.passed, printed=report.capstdout + report.capstderr)
+    return report
 
 
 @pytest.fixture

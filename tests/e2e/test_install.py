@@ -350,8 +350,7 @@ def test_a_call_at_work_outlives_uninstall(
     assert len(read_log(log)) == 1
 
 
-def test_a_call_that_waits_while_it_is_uninstalled_says_so(project: Project, prefix: Path) -> None:
-    """It has changed nothing yet."""
+def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) -> None:
     shim = install(prefix)
     env = project.env("newest", shimmed=False)
     env["PATH"] = f"{shim.bin}:{env['PATH']}"
@@ -365,8 +364,7 @@ def test_a_call_that_waits_while_it_is_uninstalled_says_so(project: Project, pre
         assert waiting.stderr
         assert waiting.stderr.readline().startswith(b"uv-mutex: waiting for other uv calls")
     _, stderr = waiting.communicate(timeout=60)
-    assert waiting.returncode == 1
-    assert "is incomplete (cannot import name " in one_line(stderr)
+    assert waiting.returncode == 0, stderr
 
 
 def test_an_upgrade_clears_what_was_replaced_long_ago(project: Project, prefix: Path, other_sources: Path) -> None:
@@ -398,7 +396,7 @@ def test_uninstall_takes_only_what_install_made(project: Project, prefix: Path) 
     check(project, shim)
     # Another Python compiles the library for itself: that is ours as well.
     (package,) = prefix.glob("lib/uv-mutex/*/uv_mutex")
-    (package / "__pycache__/shim.cpython-399.pyc").touch()
+    (package / "__pycache__/cli.cpython-399.pyc").touch()
     uninstall(prefix)
     assert listing(prefix) == before
 
