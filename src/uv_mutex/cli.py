@@ -16,10 +16,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     :param words: the words after ``uv-mutex``; None for those of this process.
     """
-    if sys.platform == "win32":
-        from uv_mutex.messages import commands
-
-        say(commands.WINDOWS)
+    if sys.platform != "linux":
+        say(f"{sys.platform} is not supported; run uv-mutex on Linux")
         return 2
     words = sys.argv[1:] if words is None else list(words)
     # What follows two dashes is not ours to read, and Python's versions read it differently.
@@ -178,7 +176,6 @@ def _install(arguments: argparse.Namespace) -> int:
 
 def _wire(prefix: Path) -> int:
     """Wire the machine, say what was done, then go each way in to see where it leads."""
-    from uv_mutex.messages import ways
     from uv_mutex.setup import path_check, path_setup
 
     done, problems = path_setup.wire(prefix)
@@ -186,7 +183,9 @@ def _wire(prefix: Path) -> int:
     for problem in problems:
         say(problem)
     print(f"uv-mutex {VERSION} is in {prefix}; its lines or links are in", *done, sep="\n  ")
-    print("Each way in, tried:", *tried, ways.undo(str(prefix)), sep="\n")
+    print("Each way in, tried:", *tried, sep="\n")
+    command = f"{prefix}/bin/uv-mutex uninstall --prefix {prefix}"
+    print(f"Running programs keep the PATH they have. To undo all of this: {command}")
     return 0 if good and not problems else 1
 
 
@@ -231,7 +230,7 @@ def seconds(text: str) -> float:
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
-    from uv_mutex.commands.timeline.drawing import timeline
+    from uv_mutex.commands.timeline.draw import timeline
 
     timeline(arguments.logs, arguments.output, form=arguments.format)
     return 0

@@ -19,8 +19,7 @@ from support.uvs import all_versions, numeric_version, uv
 
 from uv_mutex.commands.doctor import lock_checks, lock_trial, uv_versions
 from uv_mutex.commands.doctor.finding import FINE, WARNING
-from uv_mutex.locking.lock_file import LockTarget
-from uv_mutex.messages import findings
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 
 NO_FLOCK = "#include <errno.h>\nint flock(int fd, int operation) { errno = ENOSYS; return -1; }\n"
 PRETENDING = "int flock(int fd, int operation) { return 0; }\n"
@@ -289,7 +288,7 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
     now = time.time
     monkeypatch.setattr("uv_mutex.commands.doctor.lock_trial.time.time", lambda: now() + offset)
-    found = list(lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))))
+    found = list(lock_checks.lock(LockFile(str(tmp_path))))
     assert max(each.grade for each in found) == grade
     if words:
         assert words in str(found[1])
@@ -299,7 +298,7 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
 def test_a_lease_that_does_not_exclude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
     monkeypatch.setattr(lock_trial, "created_twice", lambda _path: lock_trial.GOT)
-    (found,) = lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    (found,) = lock_checks.lock(LockFile(str(tmp_path)))
     assert "NOT PROTECTED  a lease does not exclude here: " in str(found)
     assert str(found).endswith("could be created twice; move the project to another file system")
 
@@ -309,22 +308,25 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device", "/x")
 
     monkeypatch.setattr(lock_trial, "two_descriptors", full)
-    (found,) = lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)))
+    (found,) = lock_checks.lock(LockFile(str(tmp_path)))
     assert str(found) == (
         "NOT PROTECTED  the lock can't be tried out: /x: No space left on device; mend that, then run this again"
     )
 
 
 def test_an_environments_folder(tmp_path: Path) -> None:
-    place = Place(str(tmp_path), str(tmp_path.parent), is_folder=True)
-    found = list(lock_checks.lock(place))
+    lock = EnvironmentFolder(str(tmp_path))
+    found = list(lock_checks.lock(lock))
     assert {each.grade for each in found} == {FINE}
     assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
 
 
 def test_peer(project: Project) -> None:
     text = examined(project, 1, "--peer", "--seconds", "0.3")
-    assert problems(text) == ["; ".join(findings.peer_absent(0.3, f"{project.root}/.uv-mutex"))]
+    assert problems(text) == [
+        f"no other doctor showed up in {project.root}/.uv-mutex within 0.3 s; run `uv-mutex doctor --peer` on two "
+        "hosts at once, in the same project; if both did, they share no folder"
+    ]
     command = ["uv-mutex", "doctor", "--peer", "--seconds", "20"]
     outputs = [
         subprocess.Popen(command, env=project.env("newest"), cwd=project.root, stdout=subprocess.PIPE) for _ in range(2)

@@ -10,7 +10,7 @@ import pytest
 from uv_mutex.commands.doctor import lock_checks
 from uv_mutex.commands.doctor.finding import BAD, FINE, WARNING
 from uv_mutex.locking import filesystem
-from uv_mutex.locking.lock_file import LockTarget
+from uv_mutex.locking.lock_file import LockFile
 
 _ROOT = b"22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
 
@@ -83,7 +83,7 @@ def test_reach(tmp_path: Path, case: tuple[str, str, str, str, int, str]) -> Non
     assert mount
     assert (mount.kind, mount.point, mount.source) == (kind, str(tmp_path), "server:/x")
     assert mount.flock_reach == reach
-    found = list(lock_checks.lock(Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path)), faked))
+    found = list(lock_checks.lock(LockFile(str(tmp_path)), faked))
     assert max(each.grade for each in found) == grade, [*map(str, found)]
     assert any(words in str(each) for each in found), [*map(str, found)]
 
@@ -106,8 +106,8 @@ def test_lustre_without_flock() -> None:
 
 def test_pretending_does_no_harm_to_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
-    place = Place(f"{tmp_path}/.uv-mutex/lock", str(tmp_path))
-    found = list(lock_checks.lock(place, table(tmp_path, "beegfs")))
+    lock = LockFile(str(tmp_path))
+    found = list(lock_checks.lock(lock, table(tmp_path, "beegfs")))
     assert [each.grade for each in found] == [FINE]
     assert "locked by lease (UV_MUTEX_BACKEND says so), and that excludes" in str(found[0])
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uv_mutex.errors import MutexError
-from uv_mutex.messages import commands
 from uv_mutex.setup.install import install
 from uv_mutex.uv import executable
 
@@ -82,7 +81,10 @@ def _once(uv: str, folder: Path) -> None:
         [uv, "sync"], cwd=_project(folder), env=_environment(), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise MutexError(commands.demo_fails_alone(done.stderr.strip()))
+        raise MutexError(
+            f"`uv sync` alone fails here, so there is nothing to show: {done.stderr.strip()}; "
+            "mend that, and run the demo again"
+        )
 
 
 def _run_herd(uv: str, folder: Path) -> Result:

@@ -10,7 +10,6 @@ from uv_mutex.commands import find_project
 from uv_mutex.environment import freshness
 from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
 from uv_mutex.locking.nesting import held_by_ancestor
-from uv_mutex.messages import calls, commands
 from uv_mutex.shim import child
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.shim.session import LockSession
@@ -29,17 +28,17 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
     if not command:
-        raise MutexError(commands.no_command())
+        raise MutexError("exec needs a command; write it after two dashes: uv-mutex exec -- COMMAND")
     path = shutil.which(command[0])
     if path is None and "/" not in command[0]:
-        raise MutexError(commands.not_found(command[0]), _NOT_FOUND)
+        raise MutexError(f"cannot start {command[0]}: it is not on PATH; install it, or give its path", _NOT_FOUND)
     path = path or command[0]
     found = find_project.project_at(project)
-    places = project_locks(found, keeps_lockfile=False)
+    targets = project_locks(found, keeps_lockfile=False)
     # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
-    places = [each for each in places if not held_by_ancestor(each, os.environ)]
+    targets = [each for each in targets if not held_by_ancestor(each, os.environ)]
     name = f"uv-mutex exec {os.path.basename(command[0])}"
-    session = LockSession(found, places, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
+    session = LockSession(found, targets, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
 
     def start() -> None:
         for variable, value in session.marks().items():
@@ -50,7 +49,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
         session.take(shared=False)
         session.outlast_recent_runs()
         freshness.forget(found.environment)
-        ended = child.run_child(start, path, session.lost_lock_check(), remedy=calls.CHECK_FILE)
+        ended = child.run_child(start, path, session.lost_lock_check(), remedy="check that file")
     except MutexError as error:
         session.release(unfinished=error.status != CANNOT_EXEC)
         session.write(prepared=False, status=error.status)

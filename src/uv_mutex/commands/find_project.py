@@ -3,7 +3,6 @@
 import os
 
 from uv_mutex.errors import MutexError, NoUvError
-from uv_mutex.messages import commands
 from uv_mutex.uv import commandline, executable, project
 from uv_mutex.uv.project import Project
 
@@ -29,7 +28,10 @@ def project_at(folder: str | None) -> Project:
         here = os.getcwd()
         found = project.find(call, settings, at_least) if call else None
     except OSError as error:
-        raise MutexError(commands.no_folder(error)) from None
+        raise MutexError(f"the working directory can't be found: {error.strerror}; go to another folder") from None
     if found is None:
-        raise MutexError(commands.no_project(here if folder is None else folder))
+        raise MutexError(
+            f"{here if folder is None else folder} is in no project of uv: no pyproject.toml there or above; "
+            "go to a project, or name its folder"
+        )
     return found

@@ -19,7 +19,6 @@ from uv_mutex.locking import lease, lock_file, owner, waiters
 from uv_mutex.locking.flock import try_flock
 from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.locking.owner import LockOwner
-from uv_mutex.messages import commands
 from uv_mutex.records import history
 from uv_mutex.records.history import PastCall
 from uv_mutex.shim.project_locks import project_locks
@@ -30,20 +29,20 @@ _CALLS = 10
 _REDRAW_SECONDS = 1.0
 
 
-class Seen:
+class LockStatus:
     """What there is to see of one lock.
 
     ``state``: free, held, or unknown (it can't be read, for ``reason``). ``holder``: who holds it, None if nobody does
     or it was not written down.
     """
 
-    def __init__(self, place: LockTarget, state: str, holder: LockOwner | None = None, reason: str = "") -> None:
-        self.place = place
+    def __init__(self, target: LockTarget, state: str, holder: LockOwner | None = None, reason: str = "") -> None:
+        self.target = target
         self.state = state
         self.holder = holder
         self.reason = reason
-        self.backend = place.recorded_backend()
-        self.waiting = waiters.read(place)
+        self.backend = target.recorded_backend()
+        self.waiting = waiters.read(target)
 
 
 class Status:
@@ -51,10 +50,10 @@ class Status:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        needed = project_locks(project, keeps_lockfile=False, to_look=True)
-        self.locks = [look(place) for place in needed]
+        targets = project_locks(project, keeps_lockfile=False, to_look=True)
+        self.locks = [look(target) for target in targets]
         self.calls: list[PastCall] = sorted(
-            (call for place in needed for call in history.read(place)), key=lambda call: call.began
+            (call for target in targets for call in history.read(target)), key=lambda call: call.began
         )[-_CALLS:]
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +63,7 @@ class Status:
             "environment": self.project.environment,
             "locks": [
                 {
-                    "path": seen.place.path,
+                    "path": seen.target.path,
                     "backend": seen.backend,
                     "state": seen.state,
                     "reason": seen.reason or None,
@@ -93,7 +92,7 @@ class Status:
         now = time.time()
         yield f"project  {self.project.root}"
         for seen in self.locks:
-            yield f"lock     {seen.place.path}{f' ({seen.backend})' if seen.backend else ''}"
+            yield f"lock     {seen.target.path}{f' ({seen.backend})' if seen.backend else ''}"
             yield f"         {_state(seen, now)}"
             if seen.waiting:
                 yield f"         {len(seen.waiting)} waiting:"
@@ -111,31 +110,31 @@ class Status:
             )
 
 
-def look(place: LockTarget) -> Seen:
+def look(target: LockTarget) -> LockStatus:
     """Look at one lock.
 
     A free flock is taken, shared with others, for some microseconds. A call that tries for it in that very moment goes
     into its wait, where it gets the lock at once or 10 ms later; nothing else comes of it.
     """
     try:
-        fd = os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(target.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return Seen(place, FREE)  # never locked, and looking must not change that
+        return LockStatus(target, FREE)  # never locked, and looking must not change that
     except OSError as error:
-        return Seen(place, UNKNOWN, reason=error.strerror or "")
+        return LockStatus(target, UNKNOWN, reason=error.strerror or "")
     reason = ""
     try:
-        if place.recorded_backend() == lock_file.LEASE:
-            held, reason = _look_at_lease(lease.marker(place))
+        if target.recorded_backend() == lock_file.LEASE:
+            held, reason = _look_at_lease(lease.marker(target))
         else:
             held = not try_flock(fd, shared=True)
     except OSError as error:
-        return Seen(place, UNKNOWN, reason=error.strerror or "")
+        return LockStatus(target, UNKNOWN, reason=error.strerror or "")
     finally:
         os.close(fd)
     if not held:
-        return Seen(place, FREE)
-    return Seen(place, HELD, None if place.folder is None else owner.read_owner(place.path), reason)
+        return LockStatus(target, FREE)
+    return LockStatus(target, HELD, None if target.folder is None else owner.read_owner(target.path), reason)
 
 
 def _look_at_lease(marker: str) -> tuple[bool, str]:
@@ -143,7 +142,12 @@ def _look_at_lease(marker: str) -> tuple[bool, str]:
         idle = time.time() - os.stat(marker).st_mtime
     except FileNotFoundError:
         return False, ""
-    return True, commands.not_renewed(idle) if idle > lease.LEASE_SECONDS else ""
+    return (
+        True,
+        f"not renewed for {idle:.0f} s by this host's clock: if it is dead, the next call takes it over"
+        if idle > lease.LEASE_SECONDS
+        else "",
+    )
 
 
 def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
@@ -155,7 +159,7 @@ def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
     project = find_project.project_at(folder)
     if watch:
         if as_json or not sys.stdout.isatty():
-            raise MutexError(commands.cannot_watch())
+            raise MutexError("--watch draws on a terminal; leave it out, or leave out --json and the pipe")
         _watch(project)
     elif as_json:
         print(json.dumps(Status(project).as_json(), indent=2))
@@ -181,9 +185,9 @@ def _print(lines: "Iterator[str] | Sequence[str]", end: str = "\n") -> None:
     sys.stdout.flush()
 
 
-def _state(seen: Seen, now: float) -> str:
+def _state(seen: LockStatus, now: float) -> str:
     if seen.state == UNKNOWN:
-        return commands.cannot_look(seen.reason)
+        return f"can't be looked at: {seen.reason}; `uv-mutex doctor` says what to do"
     if seen.state == FREE:
         return "free"
     if seen.holder is None:

@@ -22,8 +22,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from uv_mutex.errors import MutexError
-from uv_mutex.messages import commands
-from uv_mutex.setup.manifest import MANIFEST, SHARE, Made, compiled, making, read_manifest, remove
+from uv_mutex.setup.manifest import MANIFEST, SHARE, Manifest, compiled, read_manifest, remove, updating
 from uv_mutex.uv import executable
 
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
@@ -50,13 +49,15 @@ def install(prefix: Path) -> Path:
     prefix = absolute(prefix)
     for name in (_DOOR, _COMMAND):
         if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
-            raise MutexError(commands.foreign_program(prefix / name))
+            raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
     shebang = _shebang(_interpreter())
     try:
-        with making(prefix) as made:
-            _install(made, shebang)
+        with updating(prefix) as manifest:
+            _install(manifest, shebang)
     except OSError as error:
-        raise MutexError(commands.cannot_install(error.filename or prefix, error)) from None
+        raise MutexError(
+            f"cannot install to {error.filename or prefix}: {error.strerror}; choose another --prefix"
+        ) from None
     return prefix / "bin"
 
 
@@ -69,7 +70,9 @@ def uninstall(prefix: Path) -> None:
     try:
         names = read_manifest(prefix)
     except OSError as error:
-        raise MutexError(commands.not_installed(prefix, prefix / MANIFEST, error)) from None
+        raise MutexError(
+            f"nothing is installed in {prefix}: {prefix / MANIFEST}: {error.strerror}; name its --prefix"
+        ) from None
     # The door first: from then on calls find the real uv. A foreign program may have taken its place since.
     programs = (str(_DOOR), str(_COMMAND))
     ours = [name for name in programs if _is_ours(prefix / name)]
@@ -78,7 +81,7 @@ def uninstall(prefix: Path) -> None:
     try:
         remove(prefix / name for name in (*ours, *others, str(MANIFEST)))
     except OSError as error:
-        raise MutexError(commands.cannot_remove(error)) from None
+        raise MutexError(f"cannot remove {error.filename}: {error.strerror}; remove it by hand") from None
 
 
 def absolute(prefix: Path) -> Path:
@@ -89,9 +92,9 @@ def absolute(prefix: Path) -> Path:
     try:
         path = os.path.abspath(prefix.expanduser())
     except RuntimeError:
-        raise MutexError(commands.no_home(prefix)) from None
+        raise MutexError(f"there is no home folder for {prefix}; name another --prefix") from None
     if ":" in path or "\n" in path:
-        raise MutexError(commands.not_for_path(path))
+        raise MutexError(f"PATH cannot hold {path}, which has a colon or a line end in it; choose another --prefix")
     return Path(path)
 
 
@@ -101,35 +104,35 @@ def _is_ours(program: Path) -> bool:
     return head.startswith(b"#!") and (executable.MARKER in head or _COMMAND_MARKER in head)
 
 
-def _install(made: Made, shebang: str) -> None:
+def _install(manifest: Manifest, shebang: str) -> None:
     files = dict(_library_files())
     library = SHARE / _tag(files)
-    replaced = _library_of(made.prefix / _DOOR)
+    replaced = _library_of(manifest.prefix / _DOOR)
     modules = [library / name for name in files if name.endswith(".py")]
     # Noted before anything is made: an installation that breaks off can still be removed.
     named = [name for name in _NAMED.values() if name.suffix == ".py"]
     planned = [*(library / name for name in files), *map(compiled, modules)]
-    made.plan([*planned, *_NAMED.values(), *map(compiled, named), _MANUAL, _COMMAND, _DOOR])
+    manifest.plan([*planned, *_NAMED.values(), *map(compiled, named), _MANUAL, _COMMAND, _DOOR])
     for name, source in files.items():
-        made.file(library / name, source.read_bytes())
+        manifest.file(library / name, source.read_bytes())
     for name, place in _NAMED.items():
-        made.file(place, (_hooks() / name).read_bytes())
+        manifest.file(place, (_hooks() / name).read_bytes())
     for module in modules:
-        made.compile(module)
+        manifest.compile(module)
     for module in named:
-        made.compile(module, PycInvalidationMode.CHECKED_HASH)  # a next version has the same place
-    made.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
+        manifest.compile(module, PycInvalidationMode.CHECKED_HASH)  # a next version has the same place
+    manifest.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
     # The command first: it shows that the interpreter starts before any call of uv depends on it.
     for program in (_COMMAND, _DOOR):
         _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")
         text = f"{shebang}\n{body.replace(_PLACEHOLDER, str(library))}"
-        made.file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
+        manifest.file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
         if program is _COMMAND:
-            _try(made.prefix / program)
+            _try(manifest.prefix / program)
     if replaced and replaced != library.name:
-        _touch(made.prefix / SHARE / replaced)
+        _touch(manifest.prefix / SHARE / replaced)
     lasting = {name.parts[len(SHARE.parts)] for name in (MANIFEST, *_NAMED.values())}
-    made.forget_libraries({library.name, *lasting})
+    manifest.forget_libraries({library.name, *lasting})
 
 
 def _library_files() -> Iterator[tuple[str, Path]]:
@@ -141,7 +144,7 @@ def _library_files() -> Iterator[tuple[str, Path]]:
     for name in _LIBRARIES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise MutexError(commands.library_missing(name))
+            raise MutexError(f"{name} cannot be found; install uv-mutex with its dependencies")
         yield from _package_files(name, Path(spec.origin).parent)
         yield from _licence_files(name)
 
@@ -197,14 +200,14 @@ def _shebang(python: str) -> str:
             line = f'#!/usr/bin/env -S "{quoted}" -ISXutf8'
         if "\n" not in line and len(os.fsencode(line)) <= _SHEBANG_BYTES:
             return line
-    raise MutexError(commands.long_interpreter(python))
+    raise MutexError(f"the path of {python} does not fit in a script's first line; install with another Python")
 
 
 def _try(command: Path) -> None:
     done = subprocess.run([command, "--version"], capture_output=True, check=False)
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise MutexError(commands.command_fails(command, last))
+        raise MutexError(f"{command} does not start: {last}; install with another Python")
 
 
 def _library_of(door: Path) -> str | None:

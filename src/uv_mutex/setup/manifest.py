@@ -26,23 +26,23 @@ def read_manifest(prefix: Path) -> list[str]:
 
 
 @contextmanager
-def making(prefix: Path) -> "Iterator[Made]":
+def updating(prefix: Path) -> "Iterator[Manifest]":
     """Let one installation at a time work on a prefix, where the file system has locks."""
-    made = Made(prefix)
-    folders = made.folder(prefix / SHARE)
+    manifest = Manifest(prefix)
+    folders = manifest.folder(prefix / SHARE)
     fd = os.open(prefix / SHARE, os.O_RDONLY)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError:
             pass
-        made.begin(folders)
-        yield made
+        manifest.begin(folders)
+        yield manifest
     finally:
         os.close(fd)
 
 
-class Made:
+class Manifest:
     """What installations made in a prefix. Each file appears whole or not at all.
 
     Paths are noted relative to the prefix, which may be moved; of folders above it, the whole path.

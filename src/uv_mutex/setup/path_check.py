@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from uv_mutex.messages import ways
 from uv_mutex.setup import path_setup
 from uv_mutex.uv import executable
 
@@ -30,7 +29,7 @@ _DOCKER = "docker exec"
 _SECONDS = 20
 
 
-class Found(NamedTuple):
+class WayIn(NamedTuple):
     """What a way leads to: its PATH (None if there is no telling), the first uv there, and the real one behind it."""
 
     way: str
@@ -50,20 +49,34 @@ def report(prefix: str) -> tuple[list[str], bool]:
     for found in look():
         needs_root = found.way.startswith(_DOCKER) and os.geteuid() != 0
         if found.path is None:
-            lines.append(ways.silent_way(found.way))
+            lines.append(f"  ?     {found.way}: its profile did not end; try it by hand")
         elif needs_root and not found.shimmed:
-            lines.append(ways.needs_root(found.way))
+            lines.append(f"  --    {found.way}: not reached without root; run this as root, or set PATH in the image")
         else:
-            lines.append(ways.way(found.way, prefix, found.first, found.real, shimmed=found.shimmed))
+            lines.append(_line(found, prefix))
             good &= found.shimmed
     if os.geteuid() == 0:
         for user, path in users_with_their_own():
-            lines.append(ways.own_uv(user, path))
-    lines.append(ways.out_of_reach(prefix))
+            lines.append(f"  PAST  {user}'s shells: a profile there may put {path} first; run this as {user} too")
+    lines.append(
+        "  --    an absolute path to uv, $UV, `python -m uv`, a program started with a PATH of its own\n"
+        f"        (for Python programs: PYTHONPATH={prefix}/lib/uv-mutex/python)"
+    )
     return lines, good
 
 
-def look() -> Iterator[Found]:
+def _line(found: WayIn, prefix: str) -> str:
+    """What one way in leads to."""
+    if not found.first:
+        return f"  ?     {found.way}: no uv on its PATH"
+    if not found.shimmed:
+        return f"  PAST  {found.way}: {found.first} comes first; put {prefix}/bin before its folder there"
+    if not found.real:
+        return f"  ok    {found.way}: the shim, but no real uv is on that PATH"
+    return f"  ok    {found.way}: the shim, then {found.real}"
+
+
+def look() -> Iterator[WayIn]:
     """Go every way that this machine has."""
     user = pwd.getpwuid(os.geteuid())
     root = os.geteuid() == 0
@@ -110,11 +123,11 @@ def _settings(shell: str, home: str) -> Iterator[dict[str, str]]:
         yield dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"), folder)
 
 
-def _found(way: str, path: str | None) -> Found:
+def _found(way: str, path: str | None) -> WayIn:
     programs = [f"{folder or '.'}/uv" for folder in (path or "").split(":")] if path is not None else []
     programs = [program for program in programs if os.path.isfile(program) and os.access(program, os.X_OK)]
     real = next((program for program in programs if not executable.is_shim(program)), "")
-    return Found(way, path, programs[0] if programs else "", real)
+    return WayIn(way, path, programs[0] if programs else "", real)
 
 
 def _ask(argv: list[str], env: dict[str, str]) -> str | None:

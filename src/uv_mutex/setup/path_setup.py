@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uv_mutex.errors import MutexError
-from uv_mutex.messages import ways
 from uv_mutex.setup import marked_block
 from uv_mutex.setup.marked_block import Block
 from uv_mutex.uv import executable
@@ -28,7 +27,7 @@ _SERVICES = "/etc/systemd/system.conf.d/zz-uv-mutex.conf"
 _PROGRAMS = ("uv", "uv-mutex")
 
 
-class Place(NamedTuple):
+class ProfileFile(NamedTuple):
     """A file that is to hold our lines."""
 
     path: str
@@ -46,26 +45,31 @@ def wire(prefix: Path) -> tuple[list[str], list[str]]:
     home = _home()
     if os.geteuid() == 0:
         _check_reachable(prefix)
-    places = [*(_machine(prefix) if os.geteuid() == 0 else ()), *_user(prefix, home)]
+    profiles = [*(_machine(prefix) if os.geteuid() == 0 else ()), *_user(prefix, home)]
     links = [f"/usr/local/sbin/{name}" for name in _PROGRAMS] if os.geteuid() == 0 else []
     record = _Record(prefix)
-    record.plan([place.path for place in places], links)
+    record.plan([profile.path for profile in profiles], links)
     done, problems = [], []
-    for place in places:
+    for profile in profiles:
         try:
-            os.makedirs(os.path.dirname(place.path), exist_ok=True)
-            marked_block.put(place.path, str(prefix), place.blocks)
-            done.append(place.path)
+            os.makedirs(os.path.dirname(profile.path), exist_ok=True)
+            marked_block.put(profile.path, str(prefix), profile.blocks)
+            done.append(profile.path)
         except OSError as error:
-            problems.append(ways.not_wired(error.filename or place.path, str(error.strerror)))
+            problems.append(
+                f"cannot write {error.filename or profile.path}: {error.strerror}; "
+                "run this again once it can be written"
+            )
     for link in links:
         try:
             if _link(link, prefix):
                 done.append(link)
             else:
-                problems.append(ways.foreign_link(link))
+                problems.append(
+                    f"{link} is not a uv-mutex shim, and is left alone: calls by that folder go past the shim"
+                )
         except OSError as error:
-            problems.append(ways.not_wired(link, str(error.strerror)))
+            problems.append(f"cannot write {link}: {error.strerror}; run this again once it can be written")
     reload_systemd()
     return done, problems
 
@@ -81,13 +85,13 @@ def unwire(prefix: Path) -> list[str]:
         try:
             marked_block.remove(path, str(prefix), made=path in record.of("made"))
         except OSError as error:
-            problems.append(ways.not_unwired(path, str(error.strerror)))
+            problems.append(f"cannot restore {path}: {error.strerror}; make it writable, and uninstall again")
     for link in record.of("link"):
         try:
             if os.path.islink(link) and os.readlink(link) == _target(link, prefix):
                 os.unlink(link)
         except OSError as error:
-            problems.append(ways.not_unwired(link, str(error.strerror)))
+            problems.append(f"cannot restore {link}: {error.strerror}; make it writable, and uninstall again")
     for folder in sorted(record.of("folder"), key=len, reverse=True):
         try:
             os.rmdir(folder)
@@ -116,33 +120,36 @@ def _check_reachable(prefix: Path) -> None:
     for path in (str(prefix / "bin/uv"), *(word for word in interpreter if word.startswith("/"))):
         for folder in Path(os.path.realpath(path)).parents:
             if not folder.stat().st_mode & 0o001:
-                raise MutexError(ways.unreachable(path, str(folder)))
+                raise MutexError(
+                    f"other users cannot reach {path}, since {folder!s} is closed to them; "
+                    "choose a --prefix such as /opt/uv-mutex, and a Python outside a home folder"
+                )
 
 
-def _machine(prefix: Path) -> Iterator[Place]:
+def _machine(prefix: Path) -> Iterator[ProfileFile]:
     """For every user, where this machine has such a thing."""
     block = _shell(prefix)
-    yield Place("/etc/profile.d/zz-uv-mutex.sh", (block,))
+    yield ProfileFile("/etc/profile.d/zz-uv-mutex.sh", (block,))
     for path in ("/etc/bash.bashrc", "/etc/bashrc"):  # Debian's, and Fedora's
         if os.path.exists(path):
-            yield Place(path, (block._replace(top=True),))  # they return early
+            yield ProfileFile(path, (block._replace(top=True),))  # they return early
     for folder in ("/etc/zsh", "/etc"):
         if os.path.isdir("/etc/zsh") if folder == "/etc/zsh" else os.path.exists("/etc/zshenv"):
-            yield Place(f"{folder}/zshenv", (block,))
+            yield ProfileFile(f"{folder}/zshenv", (block,))
         if os.path.exists(f"{folder}/zprofile"):
-            yield Place(f"{folder}/zprofile", (block,))
+            yield ProfileFile(f"{folder}/zprofile", (block,))
     if os.path.isdir("/etc/fish"):
-        yield Place("/etc/fish/conf.d/zz-uv-mutex.fish", (_fish(prefix),))
+        yield ProfileFile("/etc/fish/conf.d/zz-uv-mutex.fish", (_fish(prefix),))
     if os.path.isdir("/etc/pam.d"):  # ssh's and cron's commands, su
-        yield Place("/etc/environment", (Block(f'PATH="{prefix}/bin:{_pam_path("/etc/environment")}"\n'),))
+        yield ProfileFile("/etc/environment", (Block(f'PATH="{prefix}/bin:{_pam_path("/etc/environment")}"\n'),))
     if has_systemd():
         percent = str(prefix).replace("%", "%%")
         service = f'[Manager]\nDefaultEnvironment="PATH={percent}/bin:{DEFAULT_PATH}"\n'
-        yield Place(_SERVICES, (Block(service),))
-        yield Place("/etc/environment.d/zz-uv-mutex.conf", (_environment(prefix),))
+        yield ProfileFile(_SERVICES, (Block(service),))
+        yield ProfileFile("/etc/environment.d/zz-uv-mutex.conf", (_environment(prefix),))
 
 
-def _user(prefix: Path, home: str) -> Iterator[Place]:
+def _user(prefix: Path, home: str) -> Iterator[ProfileFile]:
     """For this user. Root, whom the machine's files reach, gets no file that wasn't there."""
     block = _shell(prefix)
     config = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
@@ -153,21 +160,21 @@ def _user(prefix: Path, home: str) -> Iterator[Place]:
     logins = [f"{home}/{name}" for name in (".bash_profile", ".bash_login") if os.path.lexists(f"{home}/{name}")]
     for path in (*logins, f"{home}/.profile"):
         if wanted(path, makes=not logins):
-            yield Place(path, (block,))
+            yield ProfileFile(path, (block,))
     # At its top since it returns early for `ssh HOST COMMAND`; at its end since others put their folders first there.
     if wanted(f"{home}/.bashrc", makes=True):
-        yield Place(f"{home}/.bashrc", (block._replace(top=True), block))
+        yield ProfileFile(f"{home}/.bashrc", (block._replace(top=True), block))
     zsh = os.environ.get("ZDOTDIR") or home
     for name in (".zshenv", ".zprofile", ".zshrc"):
         if wanted(f"{zsh}/{name}", makes=name == ".zshenv" and bool(shutil.which("zsh"))):
-            yield Place(f"{zsh}/{name}", (block,))
+            yield ProfileFile(f"{zsh}/{name}", (block,))
     fish = os.path.isdir(f"{config}/fish") or (bool(shutil.which("fish")) and os.geteuid() != 0)
     if fish:
-        yield Place(f"{config}/fish/conf.d/zz-uv-mutex.fish", (_fish(prefix),))
+        yield ProfileFile(f"{config}/fish/conf.d/zz-uv-mutex.fish", (_fish(prefix),))
         if os.path.lexists(f"{config}/fish/config.fish"):  # read after conf.d
-            yield Place(f"{config}/fish/config.fish", (_fish(prefix),))
+            yield ProfileFile(f"{config}/fish/config.fish", (_fish(prefix),))
     if has_systemd() and os.geteuid() != 0:
-        yield Place(f"{home}/.config/environment.d/zz-uv-mutex.conf", (_environment(prefix),))
+        yield ProfileFile(f"{home}/.config/environment.d/zz-uv-mutex.conf", (_environment(prefix),))
 
 
 def _shell(prefix: Path) -> Block:
@@ -290,7 +297,7 @@ class _Record:
         try:
             marked_block.write(self._path, os.fsencode("".join(f"{line}\n" for line in self._lines)))
         except OSError as error:
-            raise MutexError(ways.no_record(self._path, str(error.strerror))) from None
+            raise MutexError(f"cannot write {self._path}: {error.strerror}; nothing was wired") from None
 
     def _note(self, kind: str, path: str) -> None:
         self._lines[f"{kind}\t{path}"] = None

@@ -28,3 +28,9 @@ def warning(fact: str, remedy: str) -> Finding:
 
 def bad(fact: str, remedy: str) -> Finding:
     return Finding(BAD, fact, remedy)
+
+
+def of_error(error: Exception) -> Finding:
+    """The finding for an error that a call would stop with: what is wrong, and after the semicolon what to do."""
+    fact, _, remedy = str(error).partition("; ")
+    return Finding(BAD, fact, remedy)

@@ -16,16 +16,16 @@ PREFIX = "probe."
 
 
 @contextmanager
-def file(place: LockTarget, name: str | None = None) -> Iterator[str]:
+def file(target: LockTarget, name: str | None = None) -> Iterator[str]:
     """A file to try on, beside the lock; the folder is made as a call would make it.
 
     :param name: of the file, for two who want the same.
     :raises MutexError: if the folder can't be made.
     :raises OSError: if the file can't be.
     """
-    os.close(place.open())
-    path = f"{os.path.dirname(place.path)}/{PREFIX}{name or secrets.token_hex(8)}"
-    mode = place.file_mode()
+    os.close(target.open())
+    path = f"{os.path.dirname(target.path)}/{PREFIX}{name or secrets.token_hex(8)}"
+    mode = target.file_mode()
     files.create(path, mode, b"")
     try:
         yield path

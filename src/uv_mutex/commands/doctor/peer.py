@@ -18,11 +18,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
-from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
+from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import lock_file
 from uv_mutex.locking.lock_file import LockTarget
-from uv_mutex.messages import findings
 
 _STEP_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
@@ -36,38 +35,47 @@ class _SilentError(Exception):
     """The other doctor went away, or never came."""
 
 
-def meet(place: LockTarget, seconds: float) -> Iterable[Finding]:
+def meet(target: LockTarget, seconds: float) -> Iterable[Finding]:
     """Wait for another doctor, and try the lock out with it.
 
-    :param place: the lock.
+    :param target: the lock.
     :param seconds: how long to wait for the other.
     """
     try:
-        yield from _meet(place, seconds)
+        yield from _meet(target, seconds)
     except MutexError as error:
-        yield bad(*findings.problem_of_a_call(str(error)))
+        yield of_error(error)
     except OSError as error:
-        yield bad(*findings.cannot_try(error.filename or place.path, error))
+        yield bad(
+            f"the lock can't be tried out: {error.filename or target.path}: {error.strerror}",
+            "mend that, then run this again",
+        )
 
 
-def _meet(place: LockTarget, seconds: float) -> Iterable[Finding]:
-    if place.folder is None:
+def _meet(target: LockTarget, seconds: float) -> Iterable[Finding]:
+    if target.folder is None:
         return
-    lease = _wants_lease(place)
-    with _Doctor(place) as doctor:
+    lease = _wants_lease(target)
+    with _Doctor(target) as doctor:
         try:
             other = doctor.find(time.monotonic() + seconds)
         except _SilentError:
-            yield warning(*findings.peer_absent(seconds, os.path.dirname(place.path)))
+            yield warning(
+                f"no other doctor showed up in {os.path.dirname(target.path)} within {seconds:g} s",
+                "run `uv-mutex doctor --peer` on two hosts at once, in the same project; "
+                "if both did, they share no folder",
+            )
             return
         name = f"{other.host} (pid {other.pid})"
         try:
             results = doctor.try_out(other, _create if lease else _flock)
         except _SilentError:
-            yield warning(*findings.peer_lost(name))
+            yield warning(
+                f"saw {name}, which then fell silent", "run `uv-mutex doctor --peer` again, on both hosts at once"
+            )
             return
     if other.host == os.uname().nodename:
-        yield warning(*findings.peer_on_this_host(name))
+        yield warning(f"saw {name}, which is on this host too", "run one of the two on another host")
         return
     how = "lease" if lease else "flock"
     if results == {lock_trial.BUSY}:
@@ -75,13 +83,23 @@ def _meet(place: LockTarget, seconds: float) -> Iterable[Finding]:
     elif results == {lock_trial.MISSING}:
         yield fine(f"saw {name}; neither host has a flock there, and both take the lease")
     elif lock_trial.MISSING in results:
-        yield bad(*findings.peer_differs(name))
+        yield bad(
+            f"saw {name}; one of the two hosts has a flock there and the other has none",
+            "set UV_MUTEX_BACKEND=lease on every host",
+        )
     else:
-        yield bad(*findings.peer_not_excluded(name, how))
+        yield bad(
+            f"saw {name}, and {how} did not exclude between the two hosts",
+            (
+                "set UV_MUTEX_BACKEND=lease on every host, and run this again"
+                if how == "flock"
+                else "move the project to another file system"
+            ),
+        )
 
 
-def _wants_lease(place: LockTarget) -> bool:
-    return (os.environ.get("UV_MUTEX_BACKEND") or place.recorded_backend()) == lock_file.LEASE
+def _wants_lease(target: LockTarget) -> bool:
+    return (os.environ.get("UV_MUTEX_BACKEND") or target.recorded_backend()) == lock_file.LEASE
 
 
 @contextmanager
@@ -120,14 +138,14 @@ class _Other:
 class _Doctor:
     """This doctor, as a context: it takes all its files away."""
 
-    def __init__(self, place: LockTarget) -> None:
-        self._place = place
-        self._folder = os.path.dirname(place.path)
+    def __init__(self, target: LockTarget) -> None:
+        self._target = target
+        self._folder = os.path.dirname(target.path)
         self._nonce = secrets.token_hex(_NONCE_CHARS // 2)
         self._made: list[str] = []
 
     def __enter__(self) -> "_Doctor":
-        os.close(self._place.open())
+        os.close(self._target.open())
         self._write(f"peer.{os.uname().nodename}.{os.getpid()}.{self._nonce}")
         return self
 
@@ -155,7 +173,7 @@ class _Doctor:
         """Hold a lock in turns; what each got that tried for it while the other held it."""
         first = self._nonce < other.nonce
         name = "-".join(sorted((self._nonce, other.nonce)))
-        with lock_trial.file(self._place, name) as path:
+        with lock_trial.file(self._target, name) as path:
             results = set()
             for turn, holds in (("", first), ("2", not first)):
                 if holds:
@@ -181,7 +199,7 @@ class _Doctor:
 
     def _write(self, name: str) -> None:
         self._made.append(name)
-        files.create(f"{self._folder}/{name}", self._place.file_mode(), b"")
+        files.create(f"{self._folder}/{name}", self._target.file_mode(), b"")
 
     def _hear(self, other: _Other, *steps: str, gone_will_do: bool = False) -> str:
         deadline = time.monotonic() + _STEP_SECONDS

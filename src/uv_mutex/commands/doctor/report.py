@@ -11,7 +11,6 @@ from uv_mutex.commands.doctor import finding, lock_checks, peer, uv_versions
 from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
 from uv_mutex.errors import NoUvError
 from uv_mutex.locking import lock_file
-from uv_mutex.messages import findings
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv import executable
 from uv_mutex.uv.project import Project
@@ -41,40 +40,50 @@ def doctor(folder: str | None, *, with_peer: bool, seconds: float) -> int:
 def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
     yield fine(f"project {project.root}, environment {project.environment}")
     yield from _programs()
-    needed = project_locks(project, keeps_lockfile=False)
-    if not needed:
-        yield warning(*findings.read_only(project.root))
-    for place in needed:
-        yield from lock_checks.lock(place)
+    targets = project_locks(project, keeps_lockfile=False)
+    if not targets:
+        yield warning(
+            f"{project.root} can't be written by you, so your calls take no lock",
+            "give yourself write access, or leave it so",
+        )
+    for target in targets:
+        yield from lock_checks.lock(target)
     yield from _environment(project.environment)
     yield from _git(project.root)
     if with_peer:
-        for place in needed[:1]:
-            yield from peer.meet(place, seconds)
+        for target in targets[:1]:
+            yield from peer.meet(target, seconds)
 
 
 def _programs() -> Iterator[Finding]:
     """The shim, and the uv behind it."""
     if os.environ.get("UV_MUTEX", "").lower() in _OFF:
-        yield bad(*findings.switched_off())
+        yield bad(f"UV_MUTEX={os.environ['UV_MUTEX']} switches the shim off", "unset it")
     first = _first_uv()
     if first is None:
-        yield bad(*findings.no_uv_on_path())
+        yield bad(
+            "there is no uv on PATH, and no shim", "install uv, then run `uv-mutex install` and do what it prints"
+        )
     elif not executable.is_shim(first):
-        yield bad(*findings.not_first(first, _shim_of_this_command()))
+        yield bad(
+            f"the first uv on PATH is {first}, which is not the shim",
+            f'put the shim first: export PATH={_shim_of_this_command()}:"$PATH"',
+        )
     else:
         problem = _fails(first)
         yield (
-            bad(*findings.shim_fails(first, problem)) if problem else fine(f"the first uv on PATH is the shim {first}")
+            bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
+            if problem
+            else fine(f"the first uv on PATH is the shim {first}")
         )
     try:
         uv = executable.find(os.environ)
     except NoUvError as error:
-        yield bad(*findings.problem_of_a_call(str(error)))
+        yield finding.of_error(error)
         return
     version = uv_versions.parse(_say_version(uv))
     if version is None:
-        yield warning(*findings.unknown_version(uv))
+        yield warning(f"{uv} doesn't say which version of uv it is", "check that it runs: uv --version")
         return
     yield fine(f"the real uv is {uv}, version {version}")
     for text in uv_versions.guards(version):
@@ -123,11 +132,16 @@ def _run(words: list[str], cwd: str | None = None) -> "subprocess.CompletedProce
 def _environment(environment: str) -> Iterable[Finding]:
     if not os.path.isdir(environment) or os.access(environment, os.W_OK):
         return []
-    return [warning(*findings.environment_unwritable(environment))]
+    return [
+        warning(
+            f"{environment} can't be written by you",
+            "make it yours with chown, or name another in UV_PROJECT_ENVIRONMENT",
+        )
+    ]
 
 
 def _git(root: str) -> Iterable[Finding]:
     done = _run(["git", "ls-files", "-z", "--", lock_file.FOLDER], cwd=root)
     if done is None or done.returncode or not done.stdout:  # no git, no repository, or all is well
         return []
-    return [warning(*findings.tracked(f"{root}/{lock_file.FOLDER}"))]
+    return [warning(f"git tracks files in {root}/{lock_file.FOLDER}", "git rm -r --cached .uv-mutex, and commit")]

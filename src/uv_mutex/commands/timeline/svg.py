@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from uv_mutex.commands.timeline.axis import Axis
-
-if TYPE_CHECKING:
-    from uv_mutex.commands.timeline.drawing import Call
+from uv_mutex.commands.timeline.log import LoggedCall
 
 _WIDTH, _LEFT, _RIGHT = 1200.0, 150.0, 30.0
 _TOP, _BAND, _FOOT = 92.0, 14.0, 34.0
@@ -30,7 +27,7 @@ _STYLE = """
 """
 
 
-def draw(calls: "Sequence[Call]") -> str:
+def draw(calls: Sequence[LoggedCall]) -> str:
     """Draw the calls; the last ones, if there are very many.
 
     :param calls: at least one, in the order in which they began.
@@ -63,7 +60,7 @@ def draw(calls: "Sequence[Call]") -> str:
     return "\n".join([*parts, "</svg>", ""]).encode("utf-8", "replace").decode()
 
 
-def _summary(calls: "Sequence[Call]") -> str:
+def _summary(calls: Sequence[LoggedCall]) -> str:
     hosts, failed = {call.host for call in calls}, sum(bool(call.exit) for call in calls)
     longest = max(call.waited for call in calls)
     texts = [
@@ -102,7 +99,7 @@ def _grid(axis: Axis, bottom: float) -> Iterator[str]:
         )
 
 
-def _row(call: "Call", axis: Axis, y: float, height: float) -> str:
+def _row(call: LoggedCall, axis: Axis, y: float, height: float) -> str:
     bar = height - (1 if height > 4 else 0)
     start, taken, end = (_LEFT + axis.x(moment) for moment in (call.start, call.taken, call.end))
     parts = []
@@ -125,7 +122,7 @@ def _bar(kind: str, x1: float, x2: float, y: float, height: float) -> str:
     return f'<rect class="{kind}" x="{x1:.1f}" y="{y:.1f}" width="{x2 - x1:.1f}" height="{height:.1f}"/>'
 
 
-def _details(call: "Call") -> str:
+def _details(call: LoggedCall) -> str:
     status = "uv goes on without the lock" if call.exit is None else f"exit {call.exit}"
     held = "prepared and held" if call.prepared else "held"
     return (
