@@ -108,7 +108,7 @@ class Note:
 
     def fresh(self) -> bool:
         """Whether the environment is still as the preparation left it."""
-        if self._call.repeats:
+        if self._call.forces_work:
             return False
         key = self._keys()[0]
         try:
@@ -183,7 +183,7 @@ class Note:
         """Everything that decides, now; None if a note can't hold it, or if uv would do its work anew anyway."""
         from uv_mutex.environment import inputs
 
-        if self._call.repeats:
+        if self._call.forces_work:
             return None
         environ, environment = self._environ, self._project.environment
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
 
-#: Without one of these words no call is guarded. commandline.GUARDED says the same; importing that costs 0.5 ms.
+#: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
 _GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
 _OFF = ("off", "0", "false", "no")
 
@@ -113,13 +113,13 @@ class _Guarded:
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
         self._hold.write(prepared=prepared, status=None)
         self._hold.release()
-        child.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
+        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
 
     def _prepare(self) -> None:
         """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
         self._hold.outlast_leavers()
         self._note.before_preparation()
-        words = self._call.preparation(child.true_command(), self._project.told_by_script)
+        words = self._call.preparation_words(child.true_command(), self._project.told_by_script)
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
@@ -148,7 +148,7 @@ class _Guarded:
         """Note what a whole uv went through without a change: this one, or a second one in silence."""
         if not self._note.write():
             self._note.before_preparation()
-            words = self._call.confirmation(child.true_command(), self._project.told_by_script)
+            words = self._call.confirmation_words(child.true_command(), self._project.told_by_script)
             ended = self._run_child(words, empty_stdin=True)
             if ended.signal:
                 self._end_like(ended, prepared=True)
