@@ -86,20 +86,5 @@ def cannot_exec(name: str, error: OSError, remedy: str) -> str:
     return f"cannot start {name}: {error.strerror}; {remedy}"
 
 
-def no_uv(shim: str | None) -> str:
-    """``shim``: one that is on PATH."""
-    return f"no uv on PATH{f' besides the shim {shim}' if shim else ''}; install uv, or name it in UV_MUTEX_UV"
-
-
-MISSING = "does not exist"
-NO_PROGRAM = "is not an executable file"
-A_SHIM = "is a uv-mutex shim itself"
-
-
-def wrong_uv(path: str, problem: str) -> str:
-    """``problem``: one of those above."""
-    return f"UV_MUTEX_UV={path} {problem}; set it to the real uv, or unset it"
-
-
 def cannot_log(path: str, error: OSError) -> str:
     return f"cannot write UV_MUTEX_LOG={path}: {error.strerror}; the call goes on without a log line"
