@@ -76,7 +76,7 @@ def _folders(project: "Project") -> "Iterator[str]":
     seen = {project.root}
     yield project.root
     for start in (project.start, project.member):
-        for folder in pyproject.ancestors(start):
+        for folder in pyproject.folder_and_parents(start):
             if folder in seen:
                 break
             seen.add(folder)
@@ -85,10 +85,10 @@ def _folders(project: "Project") -> "Iterator[str]":
 
 def _project_settings(root: str) -> "Iterator[str]":
     """uv climbs from the workspace root to the first folder with settings (crates/uv-settings/src/lib.rs)."""
-    for folder in pyproject.ancestors(root):
+    for folder in pyproject.folder_and_parents(root):
         yield f"{folder}/uv.toml"
         yield f"{folder}/{_PYPROJECT}"
-        if os.path.exists(f"{folder}/uv.toml") or pyproject.tables(
+        if os.path.exists(f"{folder}/uv.toml") or pyproject.table(
             pyproject.read_text(f"{folder}/{_PYPROJECT}"), "tool.uv"
         ):
             return
@@ -96,7 +96,7 @@ def _project_settings(root: str) -> "Iterator[str]":
 
 def _add_members(project: "Project", lines: _Lines) -> None:
     """Each folder that a pattern of the workspace's members matches, and those in which another match may appear."""
-    for glob in pyproject.workspace_globs(project.root):
+    for glob in pyproject.member_patterns(project.root):
         pattern = os.path.normpath(os.path.join(project.root, glob))
         # A star in the root's own path is none.
         top = project.root if pattern.startswith(f"{project.root}/") else "/"
@@ -133,7 +133,7 @@ def _local_sources(lockfile: str, root: str) -> "Iterator[tuple[str, str]]":
     """The packages that uv.lock takes from a path, and how. uv writes each source on a line of its own."""
     for line in lockfile.splitlines():
         if line.startswith("source = { ") and not line.startswith("source = { registry"):
-            source = pyproject.tables(line, "source")
+            source = pyproject.table(line, "source")
             for kind in ("editable", "directory", "virtual", "path"):
                 path = source.get(kind)
                 if isinstance(path, str):
@@ -142,7 +142,7 @@ def _local_sources(lockfile: str, root: str) -> "Iterator[tuple[str, str]]":
 
 def _pyprojects_above(folder: str, root: str) -> "Iterator[str]":
     """A path dependency may be a member of another workspace, whose root says where its dependencies come from."""
-    for parent in pyproject.ancestors(os.path.dirname(folder)):
+    for parent in pyproject.folder_and_parents(os.path.dirname(folder)):
         if parent == root:
             return
         if os.path.exists(f"{parent}/{_PYPROJECT}"):
@@ -154,7 +154,7 @@ def _add_cache_keys(folder: str, lines: _Lines, *, virtual: bool) -> None:
     text = pyproject.read_text(f"{folder}/{_PYPROJECT}")
     if virtual and "dynamic" not in text:  # nothing is built
         return
-    declared = pyproject.tables(text, "tool.uv").get("cache-keys") if "cache-keys" in text else None
+    declared = pyproject.table(text, "tool.uv").get("cache-keys") if "cache-keys" in text else None
     keys = _DEFAULT_KEYS if declared is None else declared
     if not isinstance(keys, list):
         raise BeyondNoteError
@@ -178,7 +178,7 @@ def _add_git(folder: str, wanted: object, lines: _Lines) -> None:
     tags = isinstance(wanted, dict) and wanted.get("tags") is True
     if not wanted or not (wanted is True or (isinstance(wanted, dict) and (tags or wanted.get("commit") is True))):
         return
-    for parent in pyproject.ancestors(folder):
+    for parent in pyproject.folder_and_parents(folder):
         dot_git = f"{parent}/.git"
         if os.path.exists(dot_git):
             break

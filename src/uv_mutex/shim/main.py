@@ -22,7 +22,7 @@ _OFF = ("off", "0", "false", "no")
 
 
 def main(words: list[str]) -> "NoReturn":
-    """Do what the front door was called for; ends by exec, or exits as uv would.
+    """Do what the launcher was called for; ends by exec, or exits as uv would.
 
     :param words: the words after ``uv``.
     """
@@ -119,7 +119,7 @@ class _Guarded:
         """Bring the environment up to date with the real uv itself; if that fails, so does the call."""
         self._hold.outlast_leavers()
         self._note.before_preparation()
-        words = self._call.preparation_words(child.true_command(), self._project.told_by_script)
+        words = self._call.preparation_words(child.true_command(), self._project.project_option)
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
@@ -148,7 +148,7 @@ class _Guarded:
         """Note what a whole uv went through without a change: this one, or a second one in silence."""
         if not self._note.write():
             self._note.before_preparation()
-            words = self._call.confirmation_words(child.true_command(), self._project.told_by_script)
+            words = self._call.confirmation_words(child.true_command(), self._project.project_option)
             ended = self._run_child(words, empty_stdin=True)
             if ended.signal:
                 self._end_like(ended, prepared=True)
