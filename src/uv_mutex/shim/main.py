@@ -85,7 +85,7 @@ class _Guarded:
         self._project = project
         command = f"uv {call.subcommand}"
         self._hold = session.Hold(project, places, command=command, words=["uv", *call.words], quiet=call.quiet)
-        self._note = freshness.Note(project, call, os.environ, uv)
+        self._note = freshness.FreshnessNote(project, call, os.environ, uv)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""

@@ -74,7 +74,7 @@ class Hold:
         if any(taken.after_death for taken in self._locks):
             from uv_mutex.environment import recovery
 
-            recovery.repair(self._project.environment)
+            recovery.remove_half_installed(self._project.environment)
         self._taken = time.monotonic()
 
     def outlast_leavers(self) -> None:

@@ -19,7 +19,7 @@ def find(environ: "Mapping[str, str]") -> str:
 
     A launcher is recognised by its content, so that copies, symlinks and other prefixes are skipped too.
 
-    :param environ: the environment, for UV_MUTEX_UV and PATH.
+    :param environ: the environment variables, for UV_MUTEX_UV and PATH.
     :raises NoUvError: if there is no real uv, or if UV_MUTEX_UV does not name one.
     """
     named = environ.get("UV_MUTEX_UV")

@@ -51,7 +51,7 @@ class Settings:
 
     def __init__(self, environ: "Mapping[str, str]", ask_help: "Callable[[str], str]") -> None:
         """
-        :param environ: the environment.
+        :param environ: the environment variables.
         :param ask_help: returns the real uv's ``--help`` of a subcommand. It is called only if a variable is set that
             older versions don't support.
         """
