@@ -120,7 +120,7 @@ def test_the_shim_is_not_first(project: Project, tmp_path: Path) -> None:
     (found_,) = problems(examined(project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"))
     assert found_.startswith(f"the shim {broken}/uv doesn't start (")
     assert found_.endswith("; install it again with `uv-mutex install`")
-    (broken / "uv").write_text("#!/nowhere/python\n# uv-mutex front door\n")
+    (broken / "uv").write_text("#!/nowhere/python\n# uv-mutex launcher\n")
     assert "doesn't start (it can't be executed)" in examined(
         project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"
     )

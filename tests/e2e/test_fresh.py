@@ -25,7 +25,7 @@ from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import BUILD_SYSTEM, make_sdist, make_wheel, project_table, slow_backend
 
-from uv_mutex.environment.freshness import Note
+from uv_mutex.environment.freshness import FreshnessNote
 from uv_mutex.uv import commandline, executable, project
 
 # ---------------------------------------------------------------------------------------------- verdicts
@@ -173,7 +173,7 @@ class World:
             check=False,
         )
 
-    def note(self, *words: str) -> Note | None:
+    def note(self, *words: str) -> FreshnessNote | None:
         """The note that the shim would look at, by the shim's own steps; None where it would not."""
         binary = executable.find(self.env)
 
@@ -186,7 +186,7 @@ class World:
             settings = project.Settings(self.env, ask_help)
             assert not project.harmless(call, settings)
             found = project.find(call, settings, lambda wanted: executable.version_at_least(binary, wanted))
-            return Note(found, call, self.env, binary) if found else None
+            return FreshnessNote(found, call, self.env, binary) if found else None
 
     def fresh(self, subcommand: str, options: Words) -> bool:
         """The shim's verdict."""

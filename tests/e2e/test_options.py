@@ -1,4 +1,4 @@
-"""The option table of commandline.py says what the real uv's help says, in every version."""
+"""The table in option_table.py says what the real uv's help says, in every version."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import lru_cache
 import pytest
 from support.uvs import VERSIONS, all_versions, uv
 
-from uv_mutex.uv import commandline
+from uv_mutex.uv import commandline, option_table
 
-_SUBCOMMANDS = ("", *sorted(commandline.GUARDED))
+_SUBCOMMANDS = ("", *sorted(option_table.GUARDED))
 all_subcommands = pytest.mark.parametrize("subcommand", _SUBCOMMANDS)
 #: Without UV_ variables, whose values the help would show.
 _ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("UV_")} | {"NO_COLOR": "1"}
@@ -35,9 +35,9 @@ def _no_help(subcommand: str) -> str:
 @all_subcommands
 @all_versions
 def test_the_table_has_every_option_of_the_help(uv_version: str, subcommand: str) -> None:
-    listed = commandline.options_in_help(_help(uv_version, subcommand))
+    listed = option_table.options_in_help(_help(uv_version, subcommand))
     assert {"--help", "-q", "--quiet", "--directory", "--color"} <= set(listed)
-    table = commandline.option_table(subcommand)
+    table = option_table.known_options(subcommand)
     assert {name: table.get(name) for name in listed} == listed
 
 
@@ -47,15 +47,15 @@ def test_the_help_is_read_whole(uv_version: str, subcommand: str) -> None:
     """Every word that looks like an option where an option stands is one."""
     lines = [line.strip() for line in _help(uv_version, subcommand).splitlines()]
     starts = {line.replace(",", " ").replace("...", " ").split()[0] for line in lines if line.startswith("-")}
-    assert starts <= set(commandline.options_in_help(_help(uv_version, subcommand)))
+    assert starts <= set(option_table.options_in_help(_help(uv_version, subcommand)))
 
 
 @all_subcommands
 @pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
 def test_the_table_is_right_about_hidden_options(uv_version: str, subcommand: str) -> None:
     """uv itself says of an option without a value whether it wants one, or doesn't know it."""
-    listed = commandline.options_in_help(_help(uv_version, subcommand))
-    hidden = {name: value for name, value in commandline.option_table(subcommand).items() if name not in listed}
+    listed = option_table.options_in_help(_help(uv_version, subcommand))
+    hidden = {name: value for name, value in option_table.known_options(subcommand).items() if name not in listed}
     words = [subcommand] if subcommand else []
     known = 0
     for name, takes_value in hidden.items():
@@ -74,10 +74,10 @@ def test_the_table_is_right_about_hidden_options(uv_version: str, subcommand: st
 def test_every_option_exists_in_some_version(subcommand: str) -> None:
     """No option stands in the table for nothing."""
     words = [subcommand] if subcommand else []
-    left = set(commandline.option_table(subcommand))
-    shared = set(commandline.option_table("")) if subcommand else set()
+    left = set(option_table.known_options(subcommand))
+    shared = set(option_table.known_options("")) if subcommand else set()
     for version in reversed(VERSIONS):
-        left -= set(commandline.options_in_help(_help(version, subcommand)))
+        left -= set(option_table.options_in_help(_help(version, subcommand)))
     unheard = []
     for name in sorted(left - shared):
         answers = (_ask(version, *words, name, "--help").stderr for version in reversed(VERSIONS))
@@ -88,8 +88,8 @@ def test_every_option_exists_in_some_version(subcommand: str) -> None:
 
 @all_versions
 def test_the_table_makes_help_unnecessary(uv_version: str) -> None:
-    for subcommand in commandline.GUARDED:
-        for name, takes_value in commandline.options_in_help(_help(uv_version, subcommand)).items():
+    for subcommand in option_table.GUARDED:
+        for name, takes_value in option_table.options_in_help(_help(uv_version, subcommand)).items():
             call = commandline.parse([subcommand, name, *(["x"] if takes_value else [])], _no_help)
             assert call is not None
             assert call.options == [(name, "x" if takes_value else None)]
@@ -97,9 +97,9 @@ def test_the_table_makes_help_unnecessary(uv_version: str) -> None:
 
 @all_versions
 def test_an_option_that_the_table_lacks_is_read_from_the_help(uv_version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commandline, "_GROUP_VALUES", "")
-    monkeypatch.setattr(commandline, "_FLAGS", {**commandline._FLAGS, "run": ""})
-    monkeypatch.setattr(commandline, "_VALUES", {**commandline._VALUES, "run": ""})
+    monkeypatch.setattr(option_table, "_GROUP_VALUES", "")
+    monkeypatch.setattr(option_table, "_FLAGS", {**option_table._FLAGS, "run": ""})
+    monkeypatch.setattr(option_table, "_VALUES", {**option_table._VALUES, "run": ""})
     words = ["run", "--extra", "sync", "--with=six", "--all-extras", "-m", "python", "-c", "1"]
     call = commandline.parse(words, lambda subcommand: _help(uv_version, subcommand))
     assert call is not None

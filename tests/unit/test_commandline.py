@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uv_mutex.uv import commandline
+from uv_mutex.uv import option_table
 from uv_mutex.uv.commandline import Call, parse
 
 _HELP = """\
@@ -116,7 +116,7 @@ def test_words_need_not_be_text() -> None:
     call = parse(words, _no_help)
     assert call is not None
     assert (call.options, call.operands) == ([("--with", "\udcff")], ["\udcfe\n", ""])
-    assert call.preparation("true", None) == ["run", "--with=\udcff", "--", "true"]
+    assert call.preparation_words("true", None) == ["run", "--with=\udcff", "--", "true"]
 
 
 def test_asks_the_help_for_what_the_table_lacks() -> None:
@@ -138,18 +138,18 @@ def test_asks_the_help_for_what_the_table_lacks() -> None:
 
 
 def test_options_in_help() -> None:
-    found = commandline.options_in_help(_HELP)
+    found = option_table.options_in_help(_HELP)
     assert found == {"--sorcery": True, "-z": False, "--zeal": False, "--bump": True, "--maybe": True, "-y": True}
 
 
 def test_a_table_has_no_option_twice() -> None:
-    for subcommand in ("", *commandline.GUARDED):
-        extra = (commandline._SHARED_FLAGS, commandline._SHARED_VALUES) if subcommand else ()
-        own = (commandline._FLAGS[subcommand], commandline._VALUES[subcommand]) if subcommand else ()
-        words = " ".join((commandline._GLOBAL_FLAGS, commandline._GLOBAL_VALUES, *extra, *own)).split()
+    for subcommand in ("", *option_table.GUARDED):
+        extra = (option_table._SHARED_FLAGS, option_table._SHARED_VALUES) if subcommand else ()
+        own = (option_table._FLAGS[subcommand], option_table._VALUES[subcommand]) if subcommand else ()
+        words = " ".join((option_table._GLOBAL_FLAGS, option_table._GLOBAL_VALUES, *extra, *own)).split()
         twice = {word for word in words if words.count(word) > 1}
         assert not twice - {"--isolated"}, (subcommand, twice)
-        assert set(words) == set(commandline.option_table(subcommand))
+        assert set(words) == set(option_table.known_options(subcommand))
 
 
 @pytest.mark.parametrize(
@@ -253,11 +253,11 @@ def test_last_one_counts() -> None:
     ],
 )
 def test_preparation(line: str, preparation: str) -> None:
-    words = _read(line).preparation("true", None)
+    words = _read(line).preparation_words("true", None)
     assert words == preparation.split()
     again = parse(words, _no_help)
     assert again is not None
-    assert again.preparation("true", None) == words
+    assert again.preparation_words("true", None) == words
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_preparation(line: str, preparation: str) -> None:
 )
 def test_prepared(line: str, prepared: str) -> None:
     call = _read(line)
-    assert call.prepared() == prepared.split()
-    assert call.repeats is (call.prepared() != call.words)
+    assert call.words_after_preparation() == prepared.split()
+    assert call.forces_work is (call.words_after_preparation() != call.words)
 
 
 def test_environment_options_leave_out_what_decides_nothing() -> None:

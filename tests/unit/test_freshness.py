@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex.environment.freshness import Note
+from uv_mutex.environment.freshness import FreshnessNote
 from uv_mutex.locking import filesystem, network_cache
 from uv_mutex.uv import commandline
 from uv_mutex.uv.project import Project
@@ -42,12 +42,12 @@ class World:
         (self.root / "uv.lock").write_text(_LOCK)
         self.environ = {"HOME": str(folder / "home")}
 
-    def note(self, *words: str) -> Note:
+    def note(self, *words: str) -> FreshnessNote:
         """A note for a call in the project's root."""
         call = commandline.parse(words or ("run", "true"), lambda _: "")
         assert call
         root = str(self.root)
-        return Note(Project(root, root, root, str(self.venv)), call, self.environ, str(self.uv))
+        return FreshnessNote(Project(root, root, root, str(self.venv)), call, self.environ, str(self.uv))
 
     def prepare(self, *words: str, meanwhile: Callable[[], object] = lambda: None) -> bool:
         """What the shim does around a preparation."""

@@ -293,7 +293,7 @@ def test_a_script_in_another_project(here: Path, tmp_path: Path) -> None:
             found = find(words, newest=newest)
             assert found is not None
             assert found.root == str(expected), (words, newest)
-            assert found.script_decides == (old != new and newest)
+            assert found.found_by_script == (old != new and newest)
 
 
 @pytest.mark.parametrize("value", ["1", "true", "TRUE", "t", "yes", "y", "on"])
@@ -315,7 +315,7 @@ def test_help_is_asked_only_for_variables_that_are_set() -> None:
         raise AssertionError
 
     assert Settings({}, never).get("UV_PROJECT", shown_as="UV_PROJECT=") is None
-    assert Settings({"UV_NO_SYNC": "1"}, never).on("UV_NO_SYNC")
+    assert Settings({"UV_NO_SYNC": "1"}, never).is_true("UV_NO_SYNC")
 
 
 def test_a_file_that_uv_is_writing_is_read_when_it_is_there(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uv_mutex.environment.recovery import repair
+from uv_mutex.environment.recovery import remove_half_installed
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _listing(folder: Path) -> list[str]:
 
 def test_whole_is_left_alone(environment: Path) -> None:
     before = _listing(environment)
-    repair(str(environment))
+    remove_half_installed(str(environment))
     assert _listing(environment) == before
 
 
@@ -58,7 +58,7 @@ def test_half_installed_is_no_longer_installed(environment: Path, damage: str) -
             os.truncate(record, 0)
         case "torn RECORD":
             os.truncate(record, 12)
-    repair(str(environment))
+    remove_half_installed(str(environment))
     assert not (packages / "six-1.0.dist-info").exists()
     assert (environment / "pyvenv.cfg").exists()
 
@@ -67,13 +67,13 @@ def test_half_installed_is_no_longer_installed(environment: Path, damage: str) -
 def test_half_made_environment(environment: Path, missing: str) -> None:
     (environment / missing).unlink()
     elsewhere = environment.rename(environment.with_name("usr-local"))
-    repair(str(elsewhere))
+    remove_half_installed(str(elsewhere))
     assert _packages(elsewhere).exists(), "by that name it may be more than an environment"
     elsewhere.rename(environment)
-    repair(str(environment))
+    remove_half_installed(str(environment))
     assert not environment.exists()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    repair(str(tmp_path / ".venv"))
+    remove_half_installed(str(tmp_path / ".venv"))
     assert not list(tmp_path.iterdir())

@@ -1,1 +1,1 @@
-"""What decides whether an environment is fresh, and what repairs one."""
+"""Whether an environment is still as uv prepared it, and the recovery after uv was killed."""

@@ -1,49 +1,61 @@
-"""Clear away what a uv that was killed in the middle of its work left half-installed.
+"""Remove what a killed uv left half-installed.
 
-uv takes a distribution for installed if its .dist-info folder is there, even if it was killed before all files were.
-Without that folder uv installs it anew.
+uv takes a distribution for installed if its .dist-info folder exists, even if uv was killed before it had written all
+files. Without that folder uv installs the distribution again.
 """
 
-import csv
 import os
-import shutil
-import time
-from collections.abc import Iterator
 
-#: A killed process is in its last call to a network's file system until that answers, although its lock is free.
+from uv_mutex import files
+from uv_mutex.environment import fingerprint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: A killed process stays in its last call to a network file system until the server answers. Its lock is free already.
 _LAST_CALL_SECONDS = 0.1
+#: Far more than any RECORD has; the largest packages have a few MB.
+_MOST_BYTES = 1 << 26
 
 
-def repair(environment: str) -> None:
-    """Make uv see what is missing. Never fails: what can't be read or removed is left to uv.
+def remove_half_installed(environment: str) -> None:
+    """Remove each distribution that is incomplete, so that uv installs it again.
 
-    :param environment: the environment's folder, under the lock; nobody else is working on it.
+    If the environment itself is incomplete, and its folder is named .venv, the whole folder is removed. Never fails:
+    what can't be read or removed is left to uv.
+
+    :param environment: the environment's folder. The caller holds the lock; no other call works on the environment.
     """
+    import shutil
+    import time
+
     time.sleep(_LAST_CALL_SECONDS)
-    wreck = not os.path.isfile(f"{environment}/pyvenv.cfg") or not os.path.exists(f"{environment}/bin/python")
-    if wreck and os.path.basename(environment) == ".venv":  # by any other name it may be more than an environment
+    incomplete = not os.path.isfile(f"{environment}/pyvenv.cfg") or not os.path.exists(f"{environment}/bin/python")
+    if incomplete and os.path.basename(environment) == ".venv":  # another folder may hold more than an environment
         shutil.rmtree(environment, ignore_errors=True)
         return
-    for folder in _distributions(environment):
-        if not _is_whole(folder):
+    for folder in _dist_info_folders(environment):
+        if not _is_complete(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _distributions(environment: str) -> Iterator[str]:
-    lib = f"{environment}/lib"
-    for python in _list(lib):
-        packages = f"{lib}/{python}/site-packages"
-        for name in _list(packages):
+def _dist_info_folders(environment: str) -> "Iterator[str]":
+    for packages in fingerprint.site_packages(environment):
+        for name in fingerprint.list_folder(packages):
             if name.endswith(".dist-info"):
                 yield f"{packages}/{name}"
 
 
-def _is_whole(dist_info: str) -> bool:
-    """Whether every file that RECORD lists is there, in its size (https://peps.python.org/pep-0376/#record)."""
+def _is_complete(dist_info: str) -> bool:
+    """Whether every file in RECORD exists and has its size (https://peps.python.org/pep-0376/#record)."""
+    import csv
+    import io
+
     packages = os.path.dirname(dist_info)
     try:
-        with open(f"{dist_info}/RECORD", newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        text = files.read(f"{dist_info}/RECORD", _MOST_BYTES).decode()
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     except (OSError, ValueError, csv.Error):
         return False
     for row in rows:
@@ -57,10 +69,3 @@ def _is_whole(dist_info: str) -> bool:
         if size and size.isdecimal() and found.st_size != int(size):
             return False
     return bool(rows)
-
-
-def _list(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

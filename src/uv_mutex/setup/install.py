@@ -101,7 +101,7 @@ def absolute(prefix: Path) -> Path:
 def _is_ours(program: Path) -> bool:
     """Whether :func:`install` wrote this program, in any version and prefix."""
     head = executable.first_bytes(str(program))
-    return head.startswith(b"#!") and (executable.MARKER in head or _COMMAND_MARKER in head)
+    return head.startswith(b"#!") and any(marker in head for marker in (*executable.LAUNCHER_MARKERS, _COMMAND_MARKER))
 
 
 def _install(manifest: Manifest, shebang: str) -> None:

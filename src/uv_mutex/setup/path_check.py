@@ -124,8 +124,7 @@ def _settings(shell: str, home: str) -> Iterator[dict[str, str]]:
 
 
 def _found(way: str, path: str | None) -> WayIn:
-    programs = [f"{folder or '.'}/uv" for folder in (path or "").split(":")] if path is not None else []
-    programs = [program for program in programs if os.path.isfile(program) and os.access(program, os.X_OK)]
+    programs = [] if path is None else list(executable.programs_on_path(path))
     real = next((program for program in programs if not executable.is_shim(program)), "")
     return WayIn(way, path, programs[0] if programs else "", real)
 

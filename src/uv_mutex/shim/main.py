@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
 
-#: Without one of these words no call is guarded. commandline.GUARDED says the same; importing that costs 0.5 ms.
+#: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
 _GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
 _OFF = ("off", "0", "false", "no")
 
@@ -86,7 +86,7 @@ class _GuardedCall:
         self._project = project
         command = f"uv {call.subcommand}"
         self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
-        self._note = freshness.Note(project, call, os.environ, uv)
+        self._note = freshness.FreshnessNote(project, call, os.environ, uv)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
@@ -114,13 +114,13 @@ class _GuardedCall:
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.prepared() if prepared else self._call.words)
+        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
 
     def _prepare(self) -> None:
         """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
         self._session.outlast_recent_runs()
         self._note.before_preparation()
-        words = self._call.preparation(child.true_command(), self._project.told_by_script)
+        words = self._call.preparation_words(child.true_command(), self._project.project_option)
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
@@ -149,7 +149,7 @@ class _GuardedCall:
         """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""
         if not self._note.write():
             self._note.before_preparation()
-            words = self._call.confirmation(child.true_command(), self._project.told_by_script)
+            words = self._call.confirmation_words(child.true_command(), self._project.project_option)
             ended = self._run_child(words, empty_stdin=True)
             if ended.signal:
                 self._end_like(ended, prepared=True)

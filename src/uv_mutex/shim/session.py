@@ -76,7 +76,7 @@ class LockSession:
         if any(lock.previous_owner_died for lock in self._locks):
             from uv_mutex.environment import recovery
 
-            recovery.repair(self._project.environment)
+            recovery.remove_half_installed(self._project.environment)
         self._taken = time.monotonic()
 
     def outlast_recent_runs(self) -> None:

@@ -1,91 +1,108 @@
-"""Find the real uv: the first `uv` on PATH that is not a uv-mutex shim, and ask it what it understands."""
+"""Find the real uv, which is the first `uv` on PATH that is not a uv-mutex launcher, and ask it what it supports."""
 
 import os
 
+from uv_mutex import files
 from uv_mutex.errors import NoUvError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-#: Every front door carries this in its first bytes.
-MARKER = b"uv-mutex front door"
-_HEAD = 2048
+#: Every launcher has one of these in its first bytes. An older prefix on PATH may still hold the second.
+LAUNCHER_MARKERS = (b"uv-mutex launcher", b"uv-mutex front door")
+_HEAD_BYTES = 2048
 
 
 def find(environ: "Mapping[str, str]") -> str:
-    """Return the path of the real uv.
+    """The path of the real uv.
 
-    PATH is read as execvp(3) reads it: an empty entry is the working directory, what isn't an executable file is
-    passed over. Shims are known by their content, so that copies, symlinks and other prefixes are passed over too.
+    A launcher is recognised by its content, so that copies, symlinks and other prefixes are skipped too.
 
-    :raises NoUvError: if there is none, or UV_MUTEX_UV names something else.
+    :param environ: the environment variables, for UV_MUTEX_UV and PATH.
+    :raises NoUvError: if there is no real uv, or if UV_MUTEX_UV does not name one.
     """
     named = environ.get("UV_MUTEX_UV")
     if named:
-        return _check(named)
-    shims = []
-    for folder in environ.get("PATH", os.defpath).split(":"):
-        path = f"{folder or '.'}/uv"
-        if _is_executable(path):
-            if not is_shim(path):
-                return path
-            shims.append(path)
-    from uv_mutex.messages import calls
-
-    raise NoUvError(calls.no_uv(shims[0] if shims else None))
+        _check_named(named)
+        return named
+    first_shim = None
+    for program in programs_on_path(environ.get("PATH")):
+        if not is_shim(program):
+            return program
+        first_shim = first_shim or program
+    besides = f" besides the shim {first_shim}" if first_shim else ""
+    raise NoUvError(f"no uv on PATH{besides}; install uv, or name it in UV_MUTEX_UV")
 
 
-def is_shim(path: str) -> bool:
-    """Whether this executable file is a front door of uv-mutex, of any version and prefix."""
-    head = first_bytes(path)
-    return head.startswith(b"#!") and MARKER in head
+def _check_named(path: str) -> None:
+    if not os.path.exists(path):
+        problem = "does not exist"
+    elif not _is_executable(path):
+        problem = "is not an executable file"
+    elif is_shim(path):
+        problem = "is a uv-mutex shim itself"
+    else:
+        return
+    raise NoUvError(f"UV_MUTEX_UV={path} {problem}; set it to the real uv, or unset it")
 
 
-def first_bytes(path: str) -> bytes:
-    """How a file begins; empty if it can't be read (a script could not run so)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, _HEAD)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+def programs_on_path(path: str | None, name: str = "uv") -> "Iterator[str]":
+    """The executable regular files of this name on PATH, in order.
 
+    PATH is read as execvp(3) reads it: an empty entry is the working directory.
 
-def _check(path: str) -> str:
-    if _is_executable(path) and not is_shim(path):
-        return path
-    from uv_mutex.messages import calls
-
-    is_there = calls.A_SHIM if _is_executable(path) else calls.NO_PROGRAM
-    raise NoUvError(calls.wrong_uv(path, is_there if os.path.exists(path) else calls.MISSING))
+    :param path: the value of PATH; None if it is not set, which means the system's default.
+    :param name: the name of the program.
+    """
+    for folder in (os.defpath if path is None else path).split(":"):
+        program = f"{folder or '.'}/{name}"
+        if _is_executable(program):
+            yield program
 
 
 def _is_executable(path: str) -> bool:
     return os.access(path, os.X_OK) and os.path.isfile(path)
 
 
+def is_shim(path: str) -> bool:
+    """Whether this executable file is a launcher of uv-mutex, of any version and prefix."""
+    head = first_bytes(path)
+    return head.startswith(b"#!") and any(marker in head for marker in LAUNCHER_MARKERS)
+
+
+def first_bytes(path: str) -> bytes:
+    """The first 2048 bytes of a program; empty if they can't be read (then no script could run either)."""
+    return files.read_or_empty(path, _HEAD_BYTES)
+
+
 def help_text(uv: str, words: "Sequence[str]") -> str:
-    """The real uv's ``--help`` of a subcommand; empty if it has none (or uv fails, which it will soon say itself)."""
-    return _ask(uv, [*words, "--help"])
+    """What the real uv prints for ``--help``.
+
+    :param uv: the path of the real uv.
+    :param words: the subcommand; empty for uv itself.
+    :returns: the text; empty if there is no such subcommand, or if uv fails (the call itself will show how).
+    """
+    return _output(uv, [*words, "--help"])
 
 
 def version_at_least(uv: str, wanted: str) -> bool:
-    """Whether the real uv is of this version or newer."""
+    """Whether the real uv has this version or a newer one; false if it does not say its version.
+
+    :param uv: the path of the real uv.
+    :param wanted: a version, such as "0.12.0".
+    """
     from packaging.version import InvalidVersion, Version
 
-    words = _ask(uv, ["--version"]).split()
+    words = _output(uv, ["--version"]).split()
     try:
         return Version(words[1]) >= Version(wanted)
     except (IndexError, InvalidVersion):
         return False
 
 
-def _ask(uv: str, words: "Sequence[str]") -> str:
+def _output(uv: str, words: "Sequence[str]") -> str:
+    """What uv prints on stdout, without UV_ variables (the help shows their values) and without colour."""
     import subprocess
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}

@@ -59,7 +59,7 @@ def _programs() -> Iterator[Finding]:
     """The shim, and the uv behind it."""
     if os.environ.get("UV_MUTEX", "").lower() in _OFF:
         yield bad(f"UV_MUTEX={os.environ['UV_MUTEX']} switches the shim off", "unset it")
-    first = _first_uv()
+    first = next(executable.programs_on_path(os.environ.get("PATH")), None)
     if first is None:
         yield bad(
             "there is no uv on PATH, and no shim", "install uv, then run `uv-mutex install` and do what it prints"
@@ -90,14 +90,6 @@ def _programs() -> Iterator[Finding]:
         yield fine(f"uv {version} by itself: {text}")
     for text in uv_versions.breaks(version):
         yield fine(f"uv {version} without uv-mutex: {text}", "keep the shim first on PATH")
-
-
-def _first_uv() -> str | None:
-    for folder in os.environ.get("PATH", os.defpath).split(":"):
-        path = f"{folder or '.'}/uv"
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return path
-    return None
 
 
 def _shim_of_this_command() -> str:
