@@ -26,7 +26,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     :raises MutexError: if there is no such project or command, or if the locks can't be had.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the front door: Ctrl-C ends a wait without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the launcher: Ctrl-C ends a wait without a traceback
     if not command:
         raise MutexError("exec needs a command; write it after two dashes: uv-mutex exec -- COMMAND")
     path = shutil.which(command[0])

@@ -1,13 +1,13 @@
 """Install the shim into a prefix that needs nothing else, and take it away again.
 
-    PREFIX/bin/uv                      the front door
+    PREFIX/bin/uv                      the launcher
     PREFIX/bin/uv-mutex                the command
     PREFIX/share/man/man1/uv-mutex.1   its manual page
     PREFIX/lib/uv-mutex/TAG/           uv_mutex and the libraries it needs; TAG names their content
     PREFIX/lib/uv-mutex/path.sh        what profiles read; and python/, for PYTHONPATH: their places don't change
     PREFIX/lib/uv-mutex/manifest       every path that was made, so that no other is removed
 
-A call in flight keeps the library that it started with: an upgrade writes a new TAG, then replaces the front door in
+A call in flight keeps the library that it started with: an upgrade writes a new TAG, then replaces the launcher in
 one step, and leaves the old TAG for a day.
 """
 
@@ -211,7 +211,7 @@ def _try(command: Path) -> None:
 
 
 def _library_of(door: Path) -> str | None:
-    """The tag of the library that an installed front door uses."""
+    """The tag of the library that an installed launcher uses."""
     for line in executable.first_bytes(str(door)).decode("utf-8", "replace").splitlines():
         if line.startswith("LIBRARY = "):
             return Path(line.partition('"')[2].rstrip('"')).name
