@@ -1,4 +1,4 @@
-"""uv's command lines are read as uv reads them."""
+"""The shim reads a command line as uv does."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _read(line: str) -> Call:
         ("sync --script run", "sync", "--script=run", ""),
         ("version --bump minor --short", "version", "--bump=minor --short", ""),
         ("version 1.2.3 -q", "version", "-q", "1.2.3"),
-        ("run  x", "run", "", " x"),  # an empty command
+        ("run  x", "run", "", " x"),  # the command is an empty word
     ],
 )
 def test_reads(line: str, subcommand: str, options: str, operands: str) -> None:
@@ -142,7 +142,7 @@ def test_options_in_help() -> None:
     assert found == {"--sorcery": True, "-z": False, "--zeal": False, "--bump": True, "--maybe": True, "-y": True}
 
 
-def test_a_table_has_no_option_twice() -> None:
+def test_the_table_has_no_option_twice() -> None:
     for subcommand in ("", *option_table.GUARDED):
         extra = (option_table._SHARED_FLAGS, option_table._SHARED_VALUES) if subcommand else ()
         own = (option_table._FLAGS[subcommand], option_table._VALUES[subcommand]) if subcommand else ()
@@ -224,7 +224,7 @@ def test_exact(line: str, exact: bool) -> None:
     assert _read(line).exact is exact
 
 
-def test_last_one_counts() -> None:
+def test_the_last_option_counts() -> None:
     call = _read("--project a run --project b --active --no-active --directory=c -q x --project d")
     assert call.value("--project") == "b"
     assert call.value("--directory", "--project") == "c"
@@ -261,7 +261,7 @@ def test_preparation(line: str, preparation: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "prepared"),
+    ("line", "expected"),
     [
         ("run", "run"),
         ("run -qp 3.11 x -U", "run -qp 3.11 x -U"),
@@ -273,12 +273,12 @@ def test_preparation(line: str, preparation: str) -> None:
         ("run --no-upgrade x", "run --no-upgrade x"),
     ],
 )
-def test_prepared(line: str, prepared: str) -> None:
+def test_words_after_preparation(line: str, expected: str) -> None:
     call = _read(line)
-    assert call.words_after_preparation() == prepared.split()
+    assert call.words_after_preparation() == expected.split()
     assert call.forces_work is (call.words_after_preparation() != call.words)
 
 
-def test_environment_options_leave_out_what_decides_nothing() -> None:
+def test_environment_options_leave_out_those_that_change_no_environment() -> None:
     call = _read("-q --color=never run --exact -v --no-progress --extra a -m --frozen -p 3 x")
     assert call.environment_options() == [("--extra", "a"), ("--frozen", None), ("-p", "3")]

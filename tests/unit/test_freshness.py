@@ -1,4 +1,4 @@
-"""The note: what it is written for, what it is read as, and what it holds."""
+"""The freshness note: when it is written, when it is fresh, and what it describes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ source = { editable = "../dep" }
 
 
 class World:
-    """A project with an environment, none of it made by uv."""
+    """A project and its environment, both written by the test instead of uv."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
@@ -43,14 +43,14 @@ class World:
         self.environ = {"HOME": str(folder / "home")}
 
     def note(self, *words: str) -> FreshnessNote:
-        """A note for a call in the project's root."""
+        """The note for a call in the project root."""
         call = commandline.parse(words or ("run", "true"), lambda _: "")
         assert call
         root = str(self.root)
         return FreshnessNote(Project(root, root, root, str(self.venv)), call, self.environ, str(self.uv))
 
     def prepare(self, *words: str, meanwhile: Callable[[], object] = lambda: None) -> bool:
-        """What the shim does around a preparation."""
+        """Do what the shim does before and after a preparation; return what ``write`` returns."""
         note = self.note(*words)
         note.before_preparation()
         meanwhile()
@@ -62,17 +62,17 @@ class World:
 
     @property
     def files(self) -> list[Path]:
-        """The notes that were written."""
+        """The note files in the environment."""
         return sorted((self.venv / ".uv-mutex").glob("*"))
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """A project that nothing was noted of."""
+    """A project whose environment has no note."""
     return World(tmp_path)
 
 
-def test_note_is_fresh_until_something_changes(world: World) -> None:
+def test_a_note_is_fresh_until_something_changes(world: World) -> None:
     assert not world.fresh()
     assert world.prepare()
     assert world.fresh()
@@ -81,7 +81,7 @@ def test_note_is_fresh_until_something_changes(world: World) -> None:
     assert not world.fresh()
 
 
-def test_key(world: World) -> None:
+def test_the_key_decides(world: World) -> None:
     world.prepare("run", "--extra", "a", "-q", "true")
     assert world.fresh("run", "--extra=a", "python", "other.py")
     assert not world.fresh("run", "true")
@@ -101,7 +101,7 @@ def test_key(world: World) -> None:
 
 
 def test_each_host_has_its_own_note(world: World) -> None:
-    """An environment on a shared disk; uv, interpreter and home are each host's own."""
+    """The environment is on a shared disk; each host has its own uv, interpreter and home."""
     interpreter = world.venv / "bin" / "python"
     interpreter.unlink()
     for host in ("one", "two"):
@@ -113,7 +113,7 @@ def test_each_host_has_its_own_note(world: World) -> None:
     assert len(world.files) == 2
 
 
-def test_sync_is_noted_for_run_too(world: World) -> None:
+def test_sync_writes_a_note_for_run_too(world: World) -> None:
     world.prepare("sync")
     assert world.fresh("sync", "--exact")
     assert world.fresh("run", "true")
@@ -122,13 +122,13 @@ def test_sync_is_noted_for_run_too(world: World) -> None:
 
 
 @pytest.mark.parametrize("words", [("sync", "--reinstall"), ("run", "-U", "true")])
-def test_calls_that_work_anew_have_no_note(words: tuple[str, ...], world: World) -> None:
+def test_calls_that_force_work_have_no_note(words: tuple[str, ...], world: World) -> None:
     assert world.prepare(*words)
     assert not world.files
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda _: b"",
         lambda _: bytes(range(256)) * 100,
@@ -145,15 +145,15 @@ def test_calls_that_work_anew_have_no_note(words: tuple[str, ...], world: World)
         lambda text: text.replace(b"\n", b"\r\n"),
     ],
 )
-def test_spoilt_note_is_not_fresh(spoil: Callable[[bytes], bytes], world: World) -> None:
+def test_a_damaged_note_is_not_fresh(damage: Callable[[bytes], bytes], world: World) -> None:
     world.prepare()
     (file,) = world.files
-    file.write_bytes(spoil(file.read_bytes()))
+    file.write_bytes(damage(file.read_bytes()))
     assert not world.fresh()
 
 
-def test_cut_short_within_the_contents(world: World) -> None:
-    """They count only where site-packages moved."""
+def test_a_note_cut_short_within_its_contents(world: World) -> None:
+    """The contents are compared only if the times of site-packages changed."""
     world.prepare()
     (file,) = world.files
     file.write_bytes(file.read_bytes()[:-5])
@@ -162,14 +162,14 @@ def test_cut_short_within_the_contents(world: World) -> None:
     assert not world.fresh()
 
 
-def test_key_of_another_call_with_the_same_name(world: World) -> None:
+def test_the_key_of_another_call_in_a_file_of_the_same_name(world: World) -> None:
     world.prepare()
     (file,) = world.files
     file.write_bytes(re.sub(rb"\n\(.*\n", b"\n([], 'another')\n", file.read_bytes(), count=1))
     assert not world.fresh()
 
 
-def test_note_is_a_folder(world: World) -> None:
+def test_a_folder_instead_of_a_note(world: World) -> None:
     world.prepare()
     (file,) = world.files
     file.unlink()
@@ -205,7 +205,7 @@ def test_odd_sources(path: str, world: World) -> None:
 
 
 def test_environment_that_cannot_be_written(world: World) -> None:
-    (world.venv / ".uv-mutex").touch()  # root may write whatever the mode says
+    (world.venv / ".uv-mutex").touch()  # a file instead of a folder: root ignores the mode
     assert world.prepare()
     assert not world.fresh()
 
@@ -225,7 +225,7 @@ def test_nothing_is_left_beside_the_note(world: World, monkeypatch: pytest.Monke
     assert not world.files
 
 
-def test_change_meanwhile_wants_another_preparation(world: World) -> None:
+def test_a_change_during_the_preparation_needs_another_one(world: World) -> None:
     assert not world.prepare(meanwhile=lambda: (world.root / "uv.lock").write_text(_LOCK + "\n"))
     assert not world.prepare(meanwhile=(world.site / "beta-1.0.dist-info").mkdir)
     assert not world.prepare(meanwhile=lambda: (world.venv / "pyvenv.cfg").write_text("edited"))
@@ -242,7 +242,7 @@ def test_bytecode_in_site_packages_changes_nothing(world: World) -> None:
     assert not world.fresh()
 
 
-def test_distribution_put_in_place_of_itself(world: World) -> None:
+def test_a_distribution_is_replaced_by_one_of_the_same_name(world: World) -> None:
     world.prepare()
     (world.site / "new").mkdir()
     (world.site / "alpha-1.0.dist-info").rmdir()
@@ -250,8 +250,8 @@ def test_distribution_put_in_place_of_itself(world: World) -> None:
     assert not world.fresh()
 
 
-def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Lustre: what changed this second may change again unseen."""
+def test_a_file_system_that_stores_whole_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Lustre: a second change within the same second does not change the time."""
     stat = os.stat
 
     class Coarse:
@@ -268,12 +268,12 @@ def test_clock_that_counts_seconds(world: World, monkeypatch: pytest.MonkeyPatch
     older = 10**10
     assert world.prepare()
     assert world.fresh()
-    # The folder's own times stay as they were.
+    # The times of site-packages are the same as before.
     (world.site / "alpha-1.0.dist-info").rename(world.site / "beta-1.0.dist-info")
     assert not world.fresh()
 
 
-def test_network_file_system_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_on_a_network_file_system_are_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem, "is_local", lambda _: False)
     world.prepare()
     asked: list[str] = []
@@ -325,7 +325,7 @@ def test_too_many_folders_for_a_note(world: World) -> None:
 @pytest.mark.parametrize(
     "keys", ["'**/*.c'", "'{a,b}.c'", "{ file = 'a?.c' }", "{ other = 'a' }", "{ env = true }", "{ file = ['a'] }"]
 )
-def test_cache_keys_that_a_note_cannot_hold(keys: str, world: World) -> None:
+def test_cache_keys_that_a_note_cannot_describe(keys: str, world: World) -> None:
     (world.dep / "pyproject.toml").write_text(f"[tool.uv]\ncache-keys = [{keys}]\n")
     assert world.prepare()
     assert not world.files

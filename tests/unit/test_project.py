@@ -1,4 +1,4 @@
-"""Projects, workspaces and environments, by the rules that uv's source gives; e2e/test_projects.py asks uv itself."""
+"""Projects, workspaces and environments are found by the rules in uv's source. e2e/test_projects.py asks uv itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse(words: str) -> Call:
 
 
 def settings(environ: Mapping[str, str] | None = None, shown: str = _ALL_SHOWN) -> Settings:
-    """uv's variables, for a uv whose help shows these."""
+    """uv's variables, for a uv whose help contains ``shown``."""
     return Settings(environ or {}, lambda _: shown)
 
 
@@ -47,18 +47,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path, text: str = "", *, head: str = _PROJECT) -> Path:
-    """Make a project of this folder."""
+    """Turn this folder into a project."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pyproject.toml").write_text(head + text)
     return folder
 
 
 def workspace(folder: Path, *members: str, exclude: tuple[str, ...] = ()) -> Path:
-    """Make a workspace of this folder."""
+    """Turn this folder into a workspace root."""
     return write(folder, f"[tool.uv.workspace]\nmembers = {list(members)}\nexclude = {list(exclude)}\n")
 
 
-def test_alone(here: Path) -> None:
+def test_outside_a_workspace(here: Path) -> None:
     (here / "a/b").mkdir(parents=True)
     os.chdir("a/b")
     found = find("sync")
@@ -67,14 +67,14 @@ def test_alone(here: Path) -> None:
     assert found.environment == str(here / ".venv")
 
 
-def test_nowhere(tmp_path: Path) -> None:
+def test_no_project(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     assert find("sync") is None
     (tmp_path / "pyproject.toml").mkdir()
     assert find("sync") is None
 
 
-def test_the_working_directory_is_gone(tmp_path: Path) -> None:
+def test_the_working_directory_no_longer_exists(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     os.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -82,7 +82,7 @@ def test_the_working_directory_is_gone(tmp_path: Path) -> None:
         find("sync")
 
 
-# Pattern, folder, whether uv takes it for a member before and after a star stopped at "/".
+# A pattern, a folder, and whether it is a member: for a uv whose star matches "/", and for one whose star does not.
 _MEMBERS = [
     ("a", "a", True, True),
     ("a", "b", False, False),
@@ -141,7 +141,7 @@ def test_members(pattern: str, folder: str, before: bool, after: bool, tmp_path:
 
 @pytest.mark.parametrize(("pattern", "folder", "excluded", "_after"), _MEMBERS)
 def test_exclusions(pattern: str, folder: str, excluded: bool, _after: bool, tmp_path: Path) -> None:
-    """Here a star never stops at "/"."""
+    """In the patterns of excluded folders a star always matches "/"."""
     root = workspace(tmp_path / "ws", "**", exclude=("none", pattern))
     member = write(root / folder)
     os.chdir(member)
@@ -150,7 +150,7 @@ def test_exclusions(pattern: str, folder: str, excluded: bool, _after: bool, tmp
     assert found.root == str(member if excluded else root)
 
 
-def test_the_version_is_asked_only_where_it_matters(tmp_path: Path) -> None:
+def test_the_version_is_asked_only_where_versions_differ(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def ask(version: str) -> bool:
@@ -168,7 +168,7 @@ def test_the_version_is_asked_only_where_it_matters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[tool.uv.workspace]\n", "[tool.uv]\nworkspace = {}\n", "tool.uv.workspace.members = []\n"]
 )
-def test_a_root_below_another(text: str, tmp_path: Path) -> None:
+def test_a_workspace_root_below_another_one(text: str, tmp_path: Path) -> None:
     workspace(tmp_path / "ws", "*")
     inner = write(tmp_path / "ws/inner", head="" if text.startswith("tool") else _PROJECT, text=text)
     os.chdir(inner)
@@ -187,7 +187,7 @@ def test_only_the_nearest_project_above_counts(tmp_path: Path) -> None:
     assert found.root == str(inner)
 
 
-def test_without_a_project_table_a_folder_is_a_root(tmp_path: Path) -> None:
+def test_a_folder_without_a_project_table_is_a_root(tmp_path: Path) -> None:
     workspace(tmp_path / "ws", "*")
     inner = write(tmp_path / "ws/inner", head="", text="[dependency-groups]\ndev = []\n")
     os.chdir(inner)
@@ -204,7 +204,7 @@ def test_unmanaged(here: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["managed = [[[", "workspace = " + "[" * 100_000, "[tool.uv\nworkspace", "\0 managed"])
-def test_what_is_not_toml_is_left_to_uv(text: str, here: Path) -> None:
+def test_a_file_that_is_not_toml_is_an_ordinary_project(text: str, here: Path) -> None:
     write(here, text)
     found = find("sync")
     assert found is not None
@@ -241,7 +241,7 @@ def test_options_and_variables(here: Path, tmp_path: Path) -> None:
 
 
 def test_symlinks(here: Path, tmp_path: Path) -> None:
-    """--project keeps them, as uv does; the working directory has none."""
+    """As in uv, --project keeps symlinks, and the working directory's path has none."""
     (tmp_path / "link").symlink_to(here)
     found = find("sync --project ../link")
     assert found is not None
@@ -318,7 +318,7 @@ def test_help_is_asked_only_for_variables_that_are_set() -> None:
     assert Settings({"UV_NO_SYNC": "1"}, never).is_true("UV_NO_SYNC")
 
 
-def test_a_file_that_uv_is_writing_is_read_when_it_is_there(tmp_path: Path) -> None:
+def test_an_empty_file_that_uv_is_writing_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.touch()
     writer = threading.Timer(0.015, path.write_text, args=("[project]\n",))

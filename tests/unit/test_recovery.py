@@ -1,4 +1,4 @@
-"""What a killed uv left half-installed is cleared away, and nothing else."""
+"""Recovery removes what a killed uv left half-installed, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uv_mutex.environment.recovery import remove_half_installed
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """An environment with one distribution, whole."""
+    """An environment with one complete distribution."""
     folder = tmp_path / ".venv"
     packages = folder / "lib/python3.11/site-packages"
     (packages / "six-1.0.dist-info").mkdir(parents=True)
@@ -35,14 +35,14 @@ def _listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_whole_is_left_alone(environment: Path) -> None:
+def test_a_complete_environment_is_unchanged(environment: Path) -> None:
     before = _listing(environment)
     remove_half_installed(str(environment))
     assert _listing(environment) == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "script", "no RECORD", "empty RECORD", "torn RECORD"])
-def test_half_installed_is_no_longer_installed(environment: Path, damage: str) -> None:
+def test_an_incomplete_distribution_is_removed(environment: Path, damage: str) -> None:
     packages = _packages(environment)
     record = packages / "six-1.0.dist-info/RECORD"
     match damage:
@@ -64,16 +64,16 @@ def test_half_installed_is_no_longer_installed(environment: Path, damage: str) -
 
 
 @pytest.mark.parametrize("missing", ["pyvenv.cfg", "bin/python"])
-def test_half_made_environment(environment: Path, missing: str) -> None:
+def test_an_incomplete_environment_is_removed(environment: Path, missing: str) -> None:
     (environment / missing).unlink()
     elsewhere = environment.rename(environment.with_name("usr-local"))
     remove_half_installed(str(elsewhere))
-    assert _packages(elsewhere).exists(), "by that name it may be more than an environment"
+    assert _packages(elsewhere).exists(), "a folder with another name may hold more than an environment"
     elsewhere.rename(environment)
     remove_half_installed(str(environment))
     assert not environment.exists()
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_environment(tmp_path: Path) -> None:
     remove_half_installed(str(tmp_path / ".venv"))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What `uv run` was asked to run decides whose environment it uses."""
+"""The target of `uv run` decides whether it uses the project's environment."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def _stdin(fd: int) -> Iterator[None]:
         ("x.py", "print(1)\n", False),
         ("x.py", "#!/usr/bin/env -S uv run\n\n" + _METADATA, True),
         ("x.py", _METADATA.replace("\n", "\r\n"), True),
-        ("x.py", "# /// script", True),  # uv: no closing tag
+        ("x.py", "# /// script", True),  # uv reports the missing end
         ("x.py", "# /// script \n# ///\n", False),
         ("x.py", "# /// scripts\n# ///\n", False),
         ("x.py", " # /// script\n# ///\n", False),
-        ("x.py", "x = '# /// script'\n" + _METADATA, False),  # uv looks at the first one alone
+        ("x.py", "x = '# /// script'\n" + _METADATA, False),  # uv looks at the first occurrence only
         ("x.txt", _METADATA, False),
         (".py", _METADATA, False),
         ("x", _METADATA, False),
@@ -68,7 +68,7 @@ def test_script(tmp_path: Path, name: str, text: str, own: bool) -> None:
         assert as_script is (text == _METADATA or own)
 
 
-def test_what_is_no_script(tmp_path: Path) -> None:
+def test_targets_that_are_not_scripts(tmp_path: Path) -> None:
     (tmp_path / "dir.py").mkdir()
     for words in ([], ["missing.py"], ["dir.py"], ["-s", "missing.py"], ["-s", "dir.py"], [""], ["python"]):
         assert not run_target.has_own_environment(_run(*words), str(tmp_path))
@@ -84,7 +84,7 @@ def test_url(tmp_path: Path) -> None:
     assert not run_target.has_own_environment(_run("https://host/x.py"), base)
 
 
-def test_stdin_that_is_a_file_is_left_as_it_was(tmp_path: Path) -> None:
+def test_stdin_that_is_a_file_keeps_its_position(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("skipped\n" + _METADATA)
     with (tmp_path / "script").open("rb", buffering=0) as file:
         os.lseek(file.fileno(), len("skipped\n"), os.SEEK_SET)
@@ -96,7 +96,7 @@ def test_stdin_that_is_a_file_is_left_as_it_was(tmp_path: Path) -> None:
             assert run_target.has_own_environment(_run("-m", "-"), "/")
 
 
-def test_stdin_that_is_a_pipe_is_left_to_uv() -> None:
+def test_stdin_that_is_a_pipe_is_not_read() -> None:
     reader, writer = os.pipe()
     os.write(writer, _METADATA.encode())
     os.close(writer)
@@ -106,8 +106,8 @@ def test_stdin_that_is_a_pipe_is_left_to_uv() -> None:
     os.close(reader)
 
 
-def test_a_script_that_is_a_pipe_is_left_to_uv(tmp_path: Path) -> None:
-    """`uv run -s <(generate)`"""
+def test_a_script_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """As in `uv run -s <(generate)`."""
     reader, writer = os.pipe()
     os.write(writer, _METADATA.encode())
     os.close(writer)
@@ -117,7 +117,7 @@ def test_a_script_that_is_a_pipe_is_left_to_uv(tmp_path: Path) -> None:
     assert os.read(reader, 1000) == _METADATA.encode()
     os.close(reader)
     os.mkfifo(tmp_path / "fifo.py")
-    assert not run_target.has_own_environment(_run("-s", "fifo.py"), str(tmp_path))  # and doesn't block
+    assert not run_target.has_own_environment(_run("-s", "fifo.py"), str(tmp_path))  # and the call does not block
 
 
 def test_folder(tmp_path: Path) -> None:
