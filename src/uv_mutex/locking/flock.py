@@ -34,38 +34,48 @@ def try_flock(fd: int, *, shared: bool) -> bool:
 class HeldLock:
     """A lock that this process holds until :meth:`release`, or until it ends.
 
-    ``target``: what is locked. ``shared``: as one of many. ``previous_owner_died``: whether the last owner died at
-    work, so that what it worked on may be half done.
+    ``target``: what is locked. ``shared``: as one of many. ``previous_owner_began``: if the last owner died at work,
+    so that its work may be half done, when it took the lock, in seconds since 1970 by the file server's clock.
     """
 
     backend = FLOCK
-    __slots__ = ("_fd", "_record", "previous_owner_died", "shared", "target", "token")
+    __slots__ = ("_fd", "_record", "previous_owner_began", "shared", "target", "token")
 
     def __init__(self, target: LockTarget, fd: int, *, shared: bool) -> None:
         self.target = target
         self.shared = shared
         self.token = ""
-        self.previous_owner_died = False
+        self.previous_owner_began: float | None = None
         self._fd = fd
         self._record = b""
 
     def record(self, command: str) -> None:
         """Write the owner into the lock file, for those who wait. On a full disk they do not learn who it is.
 
+        A shared lock has no owner, and only sees whether the last owner died.
+
         :param command: what the lock is held for.
         """
-        if self.target.folder is None or self.shared:
+        if self.target.folder is None:
             return
         mine = owner.this_process(command, time.time())
         data = mine.encode()
         try:
-            self.previous_owner_died = bool(os.pread(self._fd, owner.RECORD_BYTES, 0).strip())
+            if os.pread(self._fd, owner.RECORD_BYTES, 0).strip():
+                self.previous_owner_began = os.fstat(self._fd).st_mtime
+            if self.shared:
+                return
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
         except OSError:
             return
         self.token = mine.token
         self._record = data
+
+    @property
+    def previous_owner_died(self) -> bool:
+        """Whether the last owner died at work."""
+        return self.previous_owner_began is not None
 
     @property
     def mark(self) -> str:

@@ -99,9 +99,9 @@ class EnvironmentFolder(LockTarget):
 
 
 class LockFile(LockTarget):
-    """A lock file: ``name`` in ``folder``, which is ``.uv-mutex`` in the folder whose permissions it copies."""
+    """A lock file: ``name`` in ``folder``, which is ``.uv-mutex`` in ``above``, whose permissions it copies."""
 
-    __slots__ = ("_mode_of", "folder", "name")
+    __slots__ = ("above", "folder", "name")
     folder: str
 
     def __init__(self, above: str, name: str = "lock") -> None:
@@ -111,7 +111,7 @@ class LockFile(LockTarget):
         """
         self.folder = f"{above}/{FOLDER}"
         self.name = name
-        self._mode_of = above
+        self.above = above
         super().__init__(f"{self.folder}/{name}", self.folder)
 
     def open(self) -> int:
@@ -146,7 +146,7 @@ class LockFile(LockTarget):
         # Without a umask, they have their permissions from the first moment: another user never finds them closed.
         umask = os.umask(0)
         try:
-            mode = os.stat(self._mode_of).st_mode & 0o777
+            mode = os.stat(self.above).st_mode & 0o777
             try:
                 os.mkdir(self.folder, mode | 0o700)
             except FileExistsError:
@@ -166,7 +166,7 @@ class LockFile(LockTarget):
 
     def file_mode(self) -> int:
         """The permissions for the files of the lock: whoever may write the folder may take the lock."""
-        return (os.stat(self._mode_of).st_mode | 0o600) & 0o666
+        return (os.stat(self.above).st_mode | 0o600) & 0o666
 
     @property
     def backend_file(self) -> str:

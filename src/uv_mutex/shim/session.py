@@ -4,6 +4,7 @@ import os
 import time
 
 from uv_mutex.locking import acquire, nesting, network_cache
+from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.records import history
 
@@ -63,21 +64,41 @@ class LockSession:
             self._log = None
 
     def take(self, *, shared: bool) -> None:
-        """Take the locks, and remove what a previous owner that died left half installed.
+        """Take the locks, and undo what a previous owner that died left half done.
 
+        :param shared: as one of many. To undo something, the locks are taken alone for a moment.
         :raises MutexError: if they can't be taken.
         """
+        self._take_all(shared=shared)
+        if shared and any(lock.previous_owner_died for lock in self._locks):
+            self.release()
+            self._take_all(shared=False)
+            self.release()
+            self._take_all(shared=True)
+        self._taken = time.monotonic()
+
+    def _take_all(self, *, shared: bool) -> None:
         for target in self._targets:
             lock = acquire.take(target, self._budget, shared=shared)
             self._locks.append(lock)
             lock.record(self._command)
         root, member = self._project.root, self._project.member
         network_cache.reread(root, [f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
-        if any(lock.previous_owner_died for lock in self._locks):
-            from uv_mutex.environment import recovery
+        if not shared:
+            self._undo_half_done()
 
-            recovery.remove_half_installed(self._project.environment)
-        self._taken = time.monotonic()
+    def _undo_half_done(self) -> None:
+        """Undo what a dead owner of one of the locks left half done, in the environment that it worked on."""
+        for lock in self._locks:
+            began, target = lock.previous_owner_began, lock.target
+            if began is not None and isinstance(target, LockFile):
+                from uv_mutex.environment import recovery
+
+                # Below the project lock it may have worked on another environment than this call does.
+                owns_venv = target.name == "lock"
+                environment = f"{target.above}/.venv" if owns_venv else self._project.environment
+                root = target.above if owns_venv else self._project.root
+                recovery.undo_half_done(environment, f"{root}/uv.lock", began)
 
     def outlast_recent_runs(self) -> None:
         """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""
