@@ -17,5 +17,6 @@ def test_the_version_stands_in_one_place() -> None:
     assert f'VERSION = "{VERSION}"\n' in source
 
 
-def test_the_lock_file_names_no_registry() -> None:
-    assert "://" not in (_ROOT / "uv.lock").read_text()
+def test_the_repository_names_no_package_index() -> None:
+    assert "index" not in _PYPROJECT["tool"].get("uv", {})
+    assert "uv.lock" in (_ROOT / ".gitignore").read_text().splitlines()
