@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154
 # Puts $uv_mutex/bin first on PATH, and once. For sh, bash, zsh, ksh; read by the lines marked uv-mutex in profiles.
 uv_mutex_path=":${PATH-/usr/bin:/bin}:"
 while :; do

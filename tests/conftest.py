@@ -34,6 +34,21 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --newest."""
+    parser.addoption("--newest", action="store_true", help="run the tests marked newest, and only those")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked newest, or with --newest all others."""
+    wanted = config.getoption("--newest")
+    kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kept[(item.get_closest_marker("newest") is not None) == wanted].append(item)
+    config.hook.pytest_deselected(items=kept[False])
+    items[:] = kept[True]
+
+
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[LocalIndex]:
     """An empty index: put archives into its folder."""

@@ -66,8 +66,8 @@ def test_both_come_at_once(seeing: list[Host], tmp_path: Path, attempt: int) -> 
     failed = failures(outcomes)
     assert len(failed) in (0, 3), explain(outcomes)
     assert all(ERROR in outcome.stderr and outcome.returncode == 2 for outcome in failed), explain(outcomes)
-    whats = [entry.what for entry in journal.entries()]
-    assert whats == ["enter", "leave"] * (len(outcomes) - len(failed))
+    done = [entry.what for entry in journal.entries()]
+    assert done == ["enter", "leave"] * (len(outcomes) - len(failed))
 
 
 @pytest.mark.parametrize("blind_first", [False, True])

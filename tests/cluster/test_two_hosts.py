@@ -11,11 +11,15 @@ import pytest
 from support.gluster import Host, calls, preparations, project_on, remove_tree
 from support.herd import Outcome, explain, failures, herd
 from support.index import LocalIndex
+from support.uvs import PINNED_NEWEST
 from support.wheels import make_wheel, slow_backend
 
 from uv_mutex.locking import network_cache
 
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
+controls = pytest.mark.parametrize(
+    "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
+)
 two_backends = pytest.mark.parametrize("backend", ["flock", "lease"], indirect=True)
 ROUNDS = {"flock": 10, "lease": 3}
 RUNS_EACH = 8
@@ -73,7 +77,7 @@ def test_run_prepares_once_for_all_hosts(pair: list[Host], backend: str, project
     assert recorded_backend(pair[0], project) == backend
 
 
-@two_versions
+@controls
 def test_run_fails_without_the_shim(pair: list[Host], project: str, uv_version: str) -> None:
     assert any(failures(runs(pair, project, uv_version, shimmed=False)) for _ in range(30))
 
@@ -91,7 +95,7 @@ def test_every_add_is_kept(pair: list[Host], backend: str, index: LocalIndex, uv
     assert recorded_backend(pair[0], project) == backend
 
 
-@two_versions
+@controls
 def test_adds_are_lost_without_the_shim(pair: list[Host], index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=False)
     assert kept < len(outcomes)

@@ -172,6 +172,7 @@ def test_builds_leave_it_out(backend: str, packaged: Project) -> None:
     assert build(packaged, backend) == set()
 
 
+@pytest.mark.newest
 @pytest.mark.network
 def test_hatchling_leaves_it_out_of_wheels_but_not_of_sdists(packaged: Project) -> None:
     """If this fails, hatchling has learned to read nested .gitignore files: README.md can drop a paragraph."""

@@ -18,7 +18,7 @@ import pytest
 from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.project import Project, run
-from support.uvs import all_versions
+from support.uvs import all_versions, pinned_and_newest
 from support.wheels import make_sdist, make_wheel, project_table, slow_backend
 
 # They keep every core busy, and a control needs calls that really run at the same time.
@@ -139,9 +139,10 @@ def test_twenty_adds_keep_all(shelf: list[str], project_factory: Factory) -> Non
     assert run(project, ["uv", "run", "--no-sync", "python", "-c", program], env).returncode == 0
 
 
-def test_control_twenty_adds(shelf: list[str], project_factory: Factory) -> None:
+@pinned_and_newest
+def test_control_twenty_adds(uv_version: str, shelf: list[str], project_factory: Factory) -> None:
     project = project_factory()
-    env = project.env("newest", shimmed=False)
+    env = project.env(uv_version, shimmed=False)
     outcomes = herd([["uv", "add", name] for name in shelf], env=env, cwd=project.root)
     said_done = len(shelf) - len(failures(outcomes))
     assert said_done >= 15, explain(outcomes)
@@ -172,9 +173,10 @@ def test_mixed_edits_end_as_one_by_one(shelf: list[str], project_factory: Factor
     assert _State.read(project, env) == expected
 
 
-def test_control_mixed_edits(shelf: list[str], project_factory: Factory) -> None:
+@pinned_and_newest
+def test_control_mixed_edits(uv_version: str, shelf: list[str], project_factory: Factory) -> None:
     project = project_factory(dependencies=shelf[10:])
-    env = project.env("newest", shimmed=False)
+    env = project.env(uv_version, shimmed=False)
     herd(_edits(shelf), env=env, cwd=project.root)
     state = _State.read(project, env)
     assert state.declared != {*shelf[:5], *shelf[15:]}
@@ -210,8 +212,10 @@ def test_control_runs_beside_edits(shelf: list[str], project_factory: Factory) -
 # --- 4: a build that outlasts uv's own patience
 
 
-def _syncs_of_a_slow_build(project: Project, index: LocalIndex, *, shimmed: bool) -> list[Outcome]:
-    env = project.env("newest", shimmed=shimmed, UV_LOCK_TIMEOUT="2")
+def _syncs_of_a_slow_build(
+    project: Project, index: LocalIndex, uv_version: str = "newest", *, shimmed: bool
+) -> list[Outcome]:
+    env = project.env(uv_version, shimmed=shimmed, UV_LOCK_TIMEOUT="2")
     make_sdist(index.folder, "slow", backend_source=slow_backend(_BUILD_SECONDS))
     return herd([_SYNC] * 10, env=env, cwd=project.root)
 
@@ -222,8 +226,9 @@ def test_waiters_outlast_a_build_longer_than_uv_waits(index: LocalIndex, project
     assert _duration(outcomes) < 3 * _BUILD_SECONDS  # built once, not by one after the other
 
 
-def test_control_a_build_longer_than_uv_waits(index: LocalIndex, project_factory: Factory) -> None:
-    outcomes = _syncs_of_a_slow_build(project_factory(dependencies=["slow"]), index, shimmed=False)
+@pinned_and_newest
+def test_control_a_build_longer_than_uv_waits(uv_version: str, index: LocalIndex, project_factory: Factory) -> None:
+    outcomes = _syncs_of_a_slow_build(project_factory(dependencies=["slow"]), index, uv_version, shimmed=False)
     assert len(failures(outcomes)) > 5, explain(outcomes)
 
 

@@ -15,6 +15,13 @@ from filelock import FileLock
 
 VERSIONS = ("0.5.31", "0.7.8", "0.8.24", "0.9.30", "newest")
 all_versions = pytest.mark.parametrize("uv_version", VERSIONS)
+#: The version that was newest when the controls were written. A control shows that uv fails without the shim; on a
+#: fixed version that stays so, whatever a newer uv has learned.
+PINNED_NEWEST = "0.13.9"
+#: For such a control: the fixed version, and the newest, which `sh tests/run newest` alone tries.
+pinned_and_newest = pytest.mark.parametrize(
+    "uv_version", [PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
+)
 
 
 def cache() -> Path:
