@@ -288,7 +288,7 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
     now = time.time
     monkeypatch.setattr("uv_mutex.commands.doctor.lock_trial.time.time", lambda: now() + offset)
-    found = list(lock_checks.lock(LockFile(str(tmp_path))))
+    found = list(lock_checks.check_lock(LockFile(str(tmp_path))))
     assert max(each.grade for each in found) == grade
     if words:
         assert words in str(found[1])
@@ -297,8 +297,8 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
 
 def test_a_lease_that_does_not_exclude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
-    monkeypatch.setattr(lock_trial, "created_twice", lambda _path: lock_trial.GOT)
-    (found,) = lock_checks.lock(LockFile(str(tmp_path)))
+    monkeypatch.setattr(lock_trial, "create", lambda _path: lock_trial.GOT)
+    (found,) = lock_checks.check_lock(LockFile(str(tmp_path)))
     assert "NOT PROTECTED  a lease does not exclude here: " in str(found)
     assert str(found).endswith("could be created twice; move the project to another file system")
 
@@ -307,8 +307,8 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/x")
 
-    monkeypatch.setattr(lock_trial, "two_descriptors", full)
-    (found,) = lock_checks.lock(LockFile(str(tmp_path)))
+    monkeypatch.setattr(lock_trial, "flock_twice", full)
+    (found,) = lock_checks.check_lock(LockFile(str(tmp_path)))
     assert str(found) == (
         "NOT PROTECTED  the lock can't be tried out: /x: No space left on device; mend that, then run this again"
     )
@@ -316,7 +316,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_environments_folder(tmp_path: Path) -> None:
     lock = EnvironmentFolder(str(tmp_path))
-    found = list(lock_checks.lock(lock))
+    found = list(lock_checks.check_lock(lock))
     assert {each.grade for each in found} == {FINE}
     assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
 

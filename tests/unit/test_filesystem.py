@@ -83,7 +83,7 @@ def test_reach(tmp_path: Path, case: tuple[str, str, str, str, int, str]) -> Non
     assert mount
     assert (mount.kind, mount.point, mount.source) == (kind, str(tmp_path), "server:/x")
     assert mount.flock_reach == reach
-    found = list(lock_checks.lock(LockFile(str(tmp_path)), faked))
+    found = list(lock_checks.check_lock(LockFile(str(tmp_path)), faked))
     assert max(each.grade for each in found) == grade, [*map(str, found)]
     assert any(words in str(each) for each in found), [*map(str, found)]
 
@@ -107,7 +107,7 @@ def test_lustre_without_flock() -> None:
 def test_pretending_does_no_harm_to_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")
     lock = LockFile(str(tmp_path))
-    found = list(lock_checks.lock(lock, table(tmp_path, "beegfs")))
+    found = list(lock_checks.check_lock(lock, table(tmp_path, "beegfs")))
     assert [each.grade for each in found] == [FINE]
     assert "locked by lease (UV_MUTEX_BACKEND says so), and that excludes" in str(found[0])
 

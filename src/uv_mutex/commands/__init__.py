@@ -1,1 +1,1 @@
-"""The commands of `uv-mutex`."""
+"""The commands of `uv-mutex`, a module or package for each."""

@@ -1,1 +1,1 @@
-"""`uv-mutex doctor`: is a project protected here, and what to do if it is not."""
+"""`uv-mutex doctor`: check whether a project is protected on this host, and say what to do if it is not."""

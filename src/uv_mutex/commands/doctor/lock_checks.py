@@ -1,4 +1,4 @@
-"""Examine one lock: what kind it is and why, whether it excludes, how far, and what lies around in its folder."""
+"""Check one lock: its kind, whether it excludes and on which hosts, its permissions, and files left in its folder."""
 
 import os
 import stat
@@ -6,51 +6,48 @@ import time
 from collections.abc import Iterable, Iterator
 
 from uv_mutex.commands.doctor import lock_trial
-from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, warning
+from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, of_failed_trial, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import filesystem, lease, lock_file, waiters
 from uv_mutex.locking.filesystem import Mount
 from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.records import history
 
-#: A host whose clock is off by more than that misjudges what other hosts wrote.
+#: If the clocks differ by more seconds than this, `uv-mutex status` misjudges what other hosts wrote.
 _SKEW_SECONDS = 5.0
-#: What belongs to work that lasts moments is left over after that.
+#: A file that a call needs for a moment is left over if it is older than this.
 _LEFT_OVER_SECONDS = 300.0
+#: How the names of such files begin.
+_MOMENTARY = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
 _MOST_SHOWN = 8
-_PASSING = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
 
 
-def lock(target: LockTarget, table: bytes | None = None) -> Iterator[Finding]:
-    """Everything about one lock.
+def check_lock(target: LockTarget, table: bytes | None = None) -> Iterator[Finding]:
+    """Check everything about one lock.
 
     :param target: the lock.
-    :param table: the mount table, as in /proc/self/mountinfo; None for that one.
+    :param table: the mount table, in the form of /proc/self/mountinfo; None to read that file.
     """
-    mount = filesystem.find(os.path.dirname(target.path), table)
+    folder = os.path.dirname(target.path)
+    mount = filesystem.find(folder, table)
     try:
-        shut_out = list(_shut_out(target))
+        shut_out = list(_permissions(target))
         yield from shut_out
-        # In a folder where we can't write, nothing can be tried out; that was said just now.
-        if not shut_out or os.access(os.path.dirname(target.path), os.W_OK):
+        # A user who can't write the folder can't try the lock out; a finding says so already.
+        if not shut_out or os.access(folder, os.W_OK):
             yield from _kind(target, mount)
-        yield from left_over(target)
+        yield from _left_over_files(target)
     except MutexError as error:
         yield of_error(error)
     except OSError as error:
-        yield bad(
-            f"the lock can't be tried out: {error.filename or target.path}: {error.strerror}",
-            "mend that, then run this again",
-        )
+        yield of_failed_trial(error, target.path)
 
 
 def _kind(target: LockTarget, mount: Mount | None) -> Iterator[Finding]:
-    """Which backend is used here, why, and whether it is one."""
+    """Say which kind of lock calls use here and why, and try it out."""
     forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, target.recorded_backend()
     if target.folder is None:
-        yield from _flock(
-            target, mount, _two_descriptors_of_a_folder(target.path), "the environment's own folder is locked"
-        )
+        yield from _flock(target, mount, _flock_folder_twice(target.path), "the environment's own folder is locked")
         return
     if forced not in (None, lock_file.FLOCK, lock_file.LEASE):
         yield bad(f"UV_MUTEX_BACKEND={forced} is neither flock nor lease", "set one of them, or unset it")
@@ -61,103 +58,122 @@ def _kind(target: LockTarget, mount: Mount | None) -> Iterator[Finding]:
             f"set it alike on all hosts while none runs, and remove {os.path.dirname(target.path)}/backend",
         )
         return
-    with lock_trial.file(target) as path:
-        second = lock_trial.two_descriptors(path)
+    with lock_trial.trial_file(target) as path:
+        result = lock_trial.flock_twice(path)
         why = "UV_MUTEX_BACKEND says so" if forced else "calls before recorded it" if recorded else "it is tried first"
-        wanted = forced or recorded or (lock_file.LEASE if second == lock_trial.MISSING else lock_file.FLOCK)
-        if wanted == lock_file.FLOCK:
-            yield from _flock(target, mount, second, why)
-            return
-        if not forced and not recorded:
-            why = "there is no flock here"
-        if lock_trial.created_twice(path) != lock_trial.BUSY:
-            yield bad(
-                f"a lease does not exclude here: {path} could be created twice",
-                "move the project to another file system",
-            )
-            return
-        yield fine(f"{target.path} is locked by lease ({why}), and that excludes")
-        skew = lock_trial.clock_skew(path)
-        if abs(skew) > _SKEW_SECONDS:
-            yield warning(
-                f"the file server's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's, "
-                "and status misjudges other hosts",
-                "set both by NTP (the lease itself goes by one host's clock alone)",
-            )
+        kind = forced or recorded or (lock_file.LEASE if result == lock_trial.MISSING else lock_file.FLOCK)
+        if kind == lock_file.FLOCK:
+            yield from _flock(target, mount, result, why)
+        else:
+            yield from _lease(target, path, why if forced or recorded else "there is no flock here")
 
 
-def _flock(target: LockTarget, mount: Mount | None, second: str, why: str) -> Iterator[Finding]:
+def _lease(target: LockTarget, path: str, why: str) -> Iterator[Finding]:
+    """Try a lease out.
+
+    :param target: the lock.
+    :param path: a trial file that exists.
+    :param why: why calls use a lease here.
+    """
+    if lock_trial.create(path) != lock_trial.BUSY:
+        yield bad(
+            f"a lease does not exclude here: {path} could be created twice",
+            "move the project to another file system",
+        )
+        return
+    yield fine(f"{target.path} is locked by lease ({why}), and that excludes")
+    skew = lock_trial.clock_skew(path)
+    if abs(skew) > _SKEW_SECONDS:
+        yield warning(
+            f"the file server's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's, "
+            "and status misjudges other hosts",
+            "set both by NTP (the lease itself goes by one host's clock alone)",
+        )
+
+
+def _flock(target: LockTarget, mount: Mount | None, result: str, why: str) -> Iterator[Finding]:
+    """Judge a trial of flock.
+
+    :param target: the lock.
+    :param mount: the file system it lies on, if it is known.
+    :param result: what the second descriptor got.
+    :param why: why calls use flock here.
+    """
     kind = mount.name if mount else "a file system that can't be told"
-    if second == lock_trial.MISSING:
+    if result == lock_trial.MISSING:
         yield bad(
             f"there is no flock for {target.path} on {kind}, but flock is asked for",
             f"unset UV_MUTEX_BACKEND, and remove {os.path.dirname(target.path)}/backend while no call runs",
         )
-        return
-    if second != lock_trial.BUSY:
+    elif result != lock_trial.BUSY:
         yield bad(
             f"flock does not exclude for {target.path} on {kind}: two descriptors had it at once",
             "set UV_MUTEX_BACKEND=lease on every host",
         )
-        return
-    yield fine(f"{target.path} is locked by flock ({why}), and that excludes on this host")
-    if mount is None:
-        return
+    else:
+        yield fine(f"{target.path} is locked by flock ({why}), and that excludes on this host")
+        if mount is not None:
+            yield _reach(mount, kind)
+
+
+def _reach(mount: Mount, kind: str) -> Finding:
+    """Say on which hosts a flock excludes."""
     if mount.is_local:
-        yield fine(f"{mount.point} is {kind}, which this host has for itself")
-    elif mount.flock_reach == filesystem.EVERYWHERE:
-        yield fine(
+        return fine(f"{mount.point} is {kind}, which this host has for itself")
+    if mount.flock_reach == filesystem.EVERYWHERE:
+        return fine(
             f"{mount.point} is {kind}, whose flock reaches every host", "make sure with `uv-mutex doctor --peer`"
         )
-    elif mount.flock_reach == filesystem.UNKNOWN:
-        yield warning(
+    if mount.flock_reach == filesystem.UNKNOWN:
+        return warning(
             f"{mount.point} is {kind}, and whether its flock reaches other hosts isn't known here",
             "run `uv-mutex doctor --peer` on two hosts at once, or set UV_MUTEX_BACKEND=lease on every host",
         )
-    else:
-        yield bad(
-            f"{mount.point} is {kind}, whose flock reaches this host alone",
-            "set UV_MUTEX_BACKEND=lease on every host that shares the project; on one host alone leave it so",
-        )
+    return bad(
+        f"{mount.point} is {kind}, whose flock reaches this host alone",
+        "set UV_MUTEX_BACKEND=lease on every host that shares the project; on one host alone leave it so",
+    )
 
 
-def _two_descriptors_of_a_folder(path: str) -> str:
+def _flock_folder_twice(path: str) -> str:
+    """Take the flock of a folder by two descriptors; return what the second one got."""
     first, second = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(2))
     try:
-        got = lock_trial.flock(first)
-        # A call may hold it just now, and then it excludes.
-        return got if got in (lock_trial.MISSING, lock_trial.BUSY) else lock_trial.flock(second)
+        result = lock_trial.flock(first)
+        # BUSY here: a call holds the lock at this moment, so it excludes.
+        return result if result in (lock_trial.MISSING, lock_trial.BUSY) else lock_trial.flock(second)
     finally:
         os.close(first)
         os.close(second)
 
 
-def _shut_out(target: LockTarget) -> Iterable[Finding]:
-    """Whether the permissions of a lock's files keep out somebody who may work in the folder."""
+def _permissions(target: LockTarget) -> Iterable[Finding]:
+    """Find out whether the permissions of the lock's files shut out a user who may write the project."""
     if target.folder is None or not os.path.exists(target.path):
         return
-    wanted = target.file_mode()
-    for path, needed in ((target.path, wanted), (os.path.dirname(target.path), wanted | (wanted & 0o444) >> 2)):
-        found = os.stat(path)
-        missing = needed & ~stat.S_IMODE(found.st_mode) & 0o077
-        if found.st_uid != os.geteuid() and not os.access(path, os.W_OK):
+    file_mode = target.file_mode()
+    folder_mode = file_mode | (file_mode & 0o444) >> 2  # who may read a folder may also enter it
+    for path, mode in ((target.path, file_mode), (os.path.dirname(target.path), folder_mode)):
+        status = os.stat(path)
+        missing = mode & ~stat.S_IMODE(status.st_mode) & 0o077
+        if status.st_uid != os.geteuid() and not os.access(path, os.W_OK):
             yield warning(
-                f"{path} belongs to user {found.st_uid}, and you can't write it",
+                f"{path} belongs to user {status.st_uid}, and you can't write it",
                 f"ask them to `chmod g+w {path}`, or for a shared group",
             )
         elif missing:
-            yield warning(f"{path} shuts out others who may work on the project", f"chmod {needed:o} {path}")
+            yield warning(f"{path} shuts out others who may work on the project", f"chmod {mode:o} {path}")
 
 
-def left_over(target: LockTarget) -> Iterator[Finding]:
-    """What calls left behind that were killed."""
+def _left_over_files(target: LockTarget) -> Iterator[Finding]:
+    """Find the files that killed calls left in the lock's folder."""
     folder = os.path.dirname(target.path)
     if target.folder is None or not os.path.isdir(folder):
         return
     old: list[str] = []
     for name in sorted(os.listdir(folder)):
-        passing = name.startswith(_PASSING) or ".lease.dead." in name
-        if passing and _age(f"{folder}/{name}") > _LEFT_OVER_SECONDS:
+        momentary = name.startswith(_MOMENTARY) or ".lease.dead." in name
+        if momentary and _age(f"{folder}/{name}") > _LEFT_OVER_SECONDS:
             old.append(f"{folder}/{name}")
     old += sorted(waiters.orphans(target))
     if old:
@@ -175,6 +191,7 @@ def left_over(target: LockTarget) -> Iterator[Finding]:
 
 
 def _age(path: str) -> float:
+    """How many seconds ago a file was last written; 0 if it is gone."""
     try:
         return time.time() - os.lstat(path).st_mtime
     except OSError:

@@ -1,48 +1,52 @@
-"""Try out on a file of its own whether a lock excludes."""
+"""Try out, on a file made for it, whether a lock excludes."""
 
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from uv_mutex import files
 from uv_mutex.locking.flock import MISSING_ERRORS, try_flock
 from uv_mutex.locking.lock_file import LockTarget
 
-#: What came of a try: another has it, it was to be had, or there is no such lock here.
+#: The result of a trial: the lock was taken by another, was free and is ours now, or is not supported here.
 BUSY, GOT, MISSING = "busy", "got", "missing"
+#: How the names of trial files begin.
 PREFIX = "probe."
 
 
 @contextmanager
-def file(target: LockTarget, name: str | None = None) -> Iterator[str]:
-    """A file to try on, beside the lock; the folder is made as a call would make it.
+def trial_file(target: LockTarget, name: str | None = None) -> Iterator[str]:
+    """Make a file beside the lock, yield its path, and remove it at the end.
 
-    :param name: of the file, for two who want the same.
-    :raises MutexError: if the folder can't be made.
-    :raises OSError: if the file can't be.
+    The lock's folder is created as a call would create it.
+
+    :param target: the lock.
+    :param name: the end of the file's name, for two doctors that need the same file; None for a random one.
+    :raises MutexError: if the folder can't be created.
+    :raises OSError: if the file can't be created.
     """
     os.close(target.open())
     path = f"{os.path.dirname(target.path)}/{PREFIX}{name or secrets.token_hex(8)}"
-    mode = target.file_mode()
-    files.create(path, mode, b"")
+    files.create(path, target.file_mode(), b"")
     try:
         yield path
     finally:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
 
 
-def open_(path: str) -> int:
-    """A descriptor for :func:`flock`, as a call would have it."""
+def open_file(path: str) -> int:
+    """Open a trial file as a call opens its lock file; return the descriptor."""
     return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def flock(fd: int) -> str:
-    """Try for the flock on a descriptor."""
+    """Try to take the flock on a descriptor; return BUSY, GOT or MISSING.
+
+    :raises OSError: if it fails for another reason.
+    """
     try:
         return GOT if try_flock(fd, shared=False) else BUSY
     except OSError as error:
@@ -51,9 +55,9 @@ def flock(fd: int) -> str:
         raise
 
 
-def two_descriptors(path: str) -> str:
-    """What the second of two descriptors gets while the first has the flock. BUSY is as it should be."""
-    first, second = open_(path), open_(path)
+def flock_twice(path: str) -> str:
+    """Take the flock of a file by two descriptors; return what the second one got, which should be BUSY."""
+    first, second = open_file(path), open_file(path)
     try:
         return MISSING if flock(first) == MISSING else flock(second)
     finally:
@@ -61,8 +65,8 @@ def two_descriptors(path: str) -> str:
         os.close(second)
 
 
-def created_twice(path: str) -> str:
-    """Whether a file can be created that is there: what a lease stands on. BUSY is as it should be."""
+def create(path: str) -> str:
+    """Create a file, as whoever takes a lease does; return GOT, or BUSY if the file exists already."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -71,11 +75,11 @@ def created_twice(path: str) -> str:
 
 
 def clock_skew(path: str) -> float:
-    """By how many seconds the file server's clock is ahead of this host's."""
+    """Write a file; return by how many seconds the file server's clock is ahead of this host's (negative: behind)."""
     before = time.time()
     with open(path, "wb") as file:
         file.write(b"x")
     os.utime(path)
     after = time.time()
-    there = os.stat(path).st_mtime
-    return there - after if there > after else min(0.0, there - before)
+    server = os.stat(path).st_mtime
+    return server - after if server > after else min(0.0, server - before)

@@ -1,24 +1,25 @@
-"""Two doctors on two hosts meet in a project's folder, and see whether a lock of the one keeps the other out.
+"""Let two doctors on two hosts meet in a project's folder and try out whether the lock of one excludes the other.
 
-All that they say is in the names of empty files, since names are what network file systems agree on first:
+They talk by the names of empty files, since a network file system shows a new name before it shows content:
 
-    peer.HOST.PID.NONCE              here I am
-    peer.NONCE.OTHER.STEP            NONCE tells OTHER that it is through with a step
+    peer.HOST.PID.NONCE              a doctor is here
+    peer.NONCE.OTHER.STEP            doctor NONCE tells doctor OTHER that it has finished STEP
 
-The steps, in turns: both have `met`; then the one whose nonce is smaller `holds` the lock (or `lacks` it, where there
-is none), the other tries for it and says what came of that (`busy`, `got` or `missing`), and it is `free` again; then
-the other way round (`holds2`, `busy2`, `free2`); both are `done`.
+The steps: both write `met`. The doctor with the smaller nonce takes the lock and writes `holds` (or `lacks`, where the
+file system has no such lock). The other one tries to take it and writes the result (`busy`, `got` or `missing`). Then
+the lock is `free` again. They change roles (`holds2`, `busy2`, `free2`), and both write `done`.
 """
 
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import NamedTuple
 
 from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
-from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, warning
+from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, of_failed_trial, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import lock_file
 from uv_mutex.locking.lock_file import LockTarget
@@ -26,85 +27,82 @@ from uv_mutex.locking.lock_file import LockTarget
 _STEP_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _NONCE_CHARS = 16
-
-
 _RESULTS = (lock_trial.BUSY, lock_trial.GOT, lock_trial.MISSING)
 
 
 class _SilentError(Exception):
-    """The other doctor went away, or never came."""
+    """The other doctor did not come, or went away."""
 
 
 def meet(target: LockTarget, seconds: float) -> Iterable[Finding]:
-    """Wait for another doctor, and try the lock out with it.
+    """Wait for a doctor on another host, and try the lock out with it.
 
-    :param target: the lock.
-    :param seconds: how long to wait for the other.
+    :param target: the lock. The folder of an environment is not tried.
+    :param seconds: how long to wait for the other doctor.
     """
+    if target.folder is None:
+        return
     try:
-        yield from _meet(target, seconds)
+        yield _try_with_other(target, seconds)
     except MutexError as error:
         yield of_error(error)
     except OSError as error:
-        yield bad(
-            f"the lock can't be tried out: {error.filename or target.path}: {error.strerror}",
-            "mend that, then run this again",
-        )
+        yield of_failed_trial(error, target.path)
 
 
-def _meet(target: LockTarget, seconds: float) -> Iterable[Finding]:
-    if target.folder is None:
-        return
-    lease = _wants_lease(target)
+def _try_with_other(target: LockTarget, seconds: float) -> Finding:
+    with_lease = (os.environ.get("UV_MUTEX_BACKEND") or target.recorded_backend()) == lock_file.LEASE
     with _Doctor(target) as doctor:
         try:
             other = doctor.find(time.monotonic() + seconds)
         except _SilentError:
-            yield warning(
+            return warning(
                 f"no other doctor showed up in {os.path.dirname(target.path)} within {seconds:g} s",
                 "run `uv-mutex doctor --peer` on two hosts at once, in the same project; "
                 "if both did, they share no folder",
             )
-            return
         name = f"{other.host} (pid {other.pid})"
         try:
-            results = doctor.try_out(other, _create if lease else _flock)
+            results = doctor.take_turns(other, _lease if with_lease else _flock)
         except _SilentError:
-            yield warning(
+            return warning(
                 f"saw {name}, which then fell silent", "run `uv-mutex doctor --peer` again, on both hosts at once"
             )
-            return
     if other.host == os.uname().nodename:
-        yield warning(f"saw {name}, which is on this host too", "run one of the two on another host")
-        return
-    how = "lease" if lease else "flock"
+        return warning(f"saw {name}, which is on this host too", "run one of the two on another host")
+    return _judge(name, "lease" if with_lease else "flock", results)
+
+
+def _judge(name: str, kind: str, results: set[str]) -> Finding:
+    """What the results of both turns mean.
+
+    :param name: the other doctor.
+    :param kind: flock or lease.
+    :param results: what each doctor got while the other one held the lock.
+    """
     if results == {lock_trial.BUSY}:
-        yield fine(f"saw {name}, and {how} excluded between the two hosts")
-    elif results == {lock_trial.MISSING}:
-        yield fine(f"saw {name}; neither host has a flock there, and both take the lease")
-    elif lock_trial.MISSING in results:
-        yield bad(
+        return fine(f"saw {name}, and {kind} excluded between the two hosts")
+    if results == {lock_trial.MISSING}:
+        return fine(f"saw {name}; neither host has a flock there, and both take the lease")
+    if lock_trial.MISSING in results:
+        return bad(
             f"saw {name}; one of the two hosts has a flock there and the other has none",
             "set UV_MUTEX_BACKEND=lease on every host",
         )
-    else:
-        yield bad(
-            f"saw {name}, and {how} did not exclude between the two hosts",
-            (
-                "set UV_MUTEX_BACKEND=lease on every host, and run this again"
-                if how == "flock"
-                else "move the project to another file system"
-            ),
-        )
-
-
-def _wants_lease(target: LockTarget) -> bool:
-    return (os.environ.get("UV_MUTEX_BACKEND") or target.recorded_backend()) == lock_file.LEASE
+    return bad(
+        f"saw {name}, and {kind} did not exclude between the two hosts",
+        (
+            "set UV_MUTEX_BACKEND=lease on every host, and run this again"
+            if kind == "flock"
+            else "move the project to another file system"
+        ),
+    )
 
 
 @contextmanager
 def _flock(path: str) -> Iterator[str]:
-    fd = lock_trial.open_(path)
+    """Try to take the flock of a file; yield the result, and release it at the end."""
+    fd = lock_trial.open_file(path)
     try:
         yield lock_trial.flock(fd)
     finally:
@@ -112,37 +110,45 @@ def _flock(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def _create(path: str) -> Iterator[str]:
-    """The lease's way: who creates the file has it."""
+def _lease(path: str) -> Iterator[str]:
+    """Try to create a file, as a lease does; yield the result, and remove the file at the end."""
     marker = f"{path}.lease"
-    got = lock_trial.created_twice(marker)
+    result = lock_trial.create(marker)
     try:
-        yield got
+        yield result
     finally:
-        if got == lock_trial.GOT:
-            try:
+        if result == lock_trial.GOT:
+            with suppress(FileNotFoundError):  # the other doctor got it too, and removed it
                 os.unlink(marker)
-            except FileNotFoundError:  # the other got it as well
-                pass
 
 
-def _is_doctor(name: str) -> bool:
-    return name.startswith("peer.") and name.count(".") > 2 and len(name.rpartition(".")[2]) == _NONCE_CHARS
+class _Other(NamedTuple):
+    """Another doctor, as the name of its file says."""
 
+    host: str
+    pid: str
+    nonce: str
 
-class _Other:
-    def __init__(self, name: str) -> None:
-        self.host, self.pid, self.nonce = name.removeprefix("peer.").rsplit(".", 2)
+    @property
+    def file_name(self) -> str:
+        return f"peer.{self.host}.{self.pid}.{self.nonce}"
+
+    @classmethod
+    def all_in(cls, names: Iterable[str]) -> "Iterator[_Other]":
+        """The doctors whose files are among these names."""
+        for name in sorted(names):
+            if name.startswith("peer.") and name.count(".") > 2 and len(name.rpartition(".")[2]) == _NONCE_CHARS:
+                yield cls(*name.removeprefix("peer.").rsplit(".", 2))
 
 
 class _Doctor:
-    """This doctor, as a context: it takes all its files away."""
+    """This doctor, as a context manager: it removes all of its files at the end."""
 
     def __init__(self, target: LockTarget) -> None:
         self._target = target
         self._folder = os.path.dirname(target.path)
         self._nonce = secrets.token_hex(_NONCE_CHARS // 2)
-        self._made: list[str] = []
+        self._written: list[str] = []
 
     def __enter__(self) -> "_Doctor":
         os.close(self._target.open())
@@ -150,66 +156,87 @@ class _Doctor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in self._made:
-            try:
+        for name in self._written:
+            with suppress(OSError):
                 os.unlink(f"{self._folder}/{name}")
-            except OSError:
-                pass
 
     def find(self, deadline: float) -> _Other:
-        """The first doctor that saw us, too. What a killed one left sees nobody."""
-        mine = self._made[0]
+        """Wait for a doctor that has seen this one too. The file of a killed doctor never answers.
+
+        :param deadline: when to give up, as time.monotonic() gives it.
+        :raises _SilentError: if none came in time.
+        """
         while True:
             names = os.listdir(self._folder)
-            for other in (_Other(name) for name in sorted(names) if _is_doctor(name) and name != mine):
-                self._say(other, "met")
+            for other in _Other.all_in(names):
+                if other.nonce == self._nonce:
+                    continue
+                self._tell(other, "met")
                 if f"peer.{other.nonce}.{self._nonce}.met" in names:
                     return other
             if time.monotonic() > deadline:
                 raise _SilentError
             time.sleep(_PAUSE_SECONDS)
 
-    def try_out(self, other: _Other, lock: "Callable[[str], AbstractContextManager[str]]") -> set[str]:
-        """Hold a lock in turns; what each got that tried for it while the other held it."""
-        first = self._nonce < other.nonce
-        name = "-".join(sorted((self._nonce, other.nonce)))
-        with lock_trial.file(self._target, name) as path:
-            results = set()
-            for turn, holds in (("", first), ("2", not first)):
-                if holds:
-                    with lock(path) as got:
-                        self._say(other, f"{'lacks' if got == lock_trial.MISSING else 'holds'}{turn}")
-                        theirs = self._hear(other, *(f"{word}{turn}" for word in _RESULTS)).removesuffix("2")
-                    results.update({theirs, lock_trial.MISSING} if got == lock_trial.MISSING else {theirs})
-                    self._say(other, f"free{turn}")
-                else:
-                    held = self._hear(other, f"holds{turn}", f"lacks{turn}")
-                    with lock(path) as got:
-                        results.update({got, lock_trial.MISSING} if held.startswith("lacks") else {got})
-                    self._say(other, f"{got}{turn}")
-                    self._hear(other, f"free{turn}")
-            self._say(other, "done")
+    def take_turns(self, other: _Other, lock: Callable[[str], AbstractContextManager[str]]) -> set[str]:
+        """Hold a lock in turns; return what each doctor got while the other one held it.
+
+        :param other: the other doctor.
+        :param lock: takes the lock of a path.
+        :raises _SilentError: if the other doctor does not answer.
+        """
+        with lock_trial.trial_file(self._target, "-".join(sorted((self._nonce, other.nonce)))) as path:
+            if self._nonce < other.nonce:
+                results = self._hold(other, lock(path), "") | self._try(other, lock(path), "2")
+            else:
+                results = self._try(other, lock(path), "") | self._hold(other, lock(path), "2")
+            self._tell(other, "done")
             self._hear(other, "done", gone_will_do=True)
         return results
 
-    def _say(self, other: _Other, step: str) -> None:
+    def _hold(self, other: _Other, lock: AbstractContextManager[str], turn: str) -> set[str]:
+        """Hold the lock until the other doctor has tried to take it."""
+        with lock as got:
+            is_missing = got == lock_trial.MISSING
+            self._tell(other, f"{'lacks' if is_missing else 'holds'}{turn}")
+            result = self._hear(other, *(f"{word}{turn}" for word in _RESULTS)).removesuffix("2")
+        self._tell(other, f"free{turn}")
+        return {result, lock_trial.MISSING} if is_missing else {result}
+
+    def _try(self, other: _Other, lock: AbstractContextManager[str], turn: str) -> set[str]:
+        """Try to take the lock while the other doctor holds it."""
+        is_missing = self._hear(other, f"holds{turn}", f"lacks{turn}").startswith("lacks")
+        with lock as got:
+            result = got
+        self._tell(other, f"{result}{turn}")
+        self._hear(other, f"free{turn}")
+        return {result, lock_trial.MISSING} if is_missing else {result}
+
+    def _tell(self, other: _Other, step: str) -> None:
+        """Write that this doctor has finished a step."""
         name = f"peer.{self._nonce}.{other.nonce}.{step}"
-        if name not in self._made:
+        if name not in self._written:
             self._write(name)
 
     def _write(self, name: str) -> None:
-        self._made.append(name)
+        self._written.append(name)
         files.create(f"{self._folder}/{name}", self._target.file_mode(), b"")
 
     def _hear(self, other: _Other, *steps: str, gone_will_do: bool = False) -> str:
+        """Wait until the other doctor has finished one of these steps; return the step.
+
+        :param other: the other doctor.
+        :param steps: the steps to wait for.
+        :param gone_will_do: return "" if the other doctor has removed its files.
+        :raises _SilentError: if it takes too long.
+        """
         deadline = time.monotonic() + _STEP_SECONDS
-        there = f"peer.{other.host}.{other.pid}.{other.nonce}"
         while True:
             names = os.listdir(self._folder)
             for step in steps:
                 if f"peer.{other.nonce}.{self._nonce}.{step}" in names:
                     return step
-            if gone_will_do and there not in names:
+            if gone_will_do and other.file_name not in names:
                 return ""
             if time.monotonic() > deadline:
                 raise _SilentError

@@ -1,4 +1,4 @@
-"""`uv-mutex doctor`: whether a project is protected here, and what to do where it isn't."""
+"""`uv-mutex doctor`: check a project, and print a line for each finding."""
 
 import os
 import subprocess
@@ -16,20 +16,21 @@ from uv_mutex.uv import executable
 from uv_mutex.uv.project import Project
 
 _OFF = ("off", "0", "false", "no")
-_GIT_SECONDS = 20
+#: How long a program that the doctor starts may take.
+_PROGRAM_SECONDS = 20
 
 
 def doctor(folder: str | None, *, with_peer: bool, seconds: float) -> int:
-    """Examine a project, say what was found, and return how bad it is: 0, 1 (warnings), or 2 (not protected).
+    """Check a project and print the findings; return the exit status: 0, 1 (warnings), or 2 (not protected).
 
-    :param folder: a folder of the project; None for the one that uv would take here.
-    :param with_peer: meet another doctor on another host.
-    :param seconds: how long to wait for that one.
+    :param folder: a folder of the project; None for the project that uv finds from the working directory.
+    :param with_peer: also try the lock out with a doctor on another host.
+    :param seconds: how long to wait for that doctor.
     :raises MutexError: if there is no such project.
     """
     project = find_project.project_at(folder)
     worst = finding.FINE
-    for found in _examine(project, with_peer=with_peer, seconds=seconds):
+    for found in _findings(project, with_peer=with_peer, seconds=seconds):
         worst = max(worst, found.grade)
         line = terminal.printable(str(found))
         sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -37,7 +38,7 @@ def doctor(folder: str | None, *, with_peer: bool, seconds: float) -> int:
     return worst
 
 
-def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
+def _findings(project: Project, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
     yield fine(f"project {project.root}, environment {project.environment}")
     yield from _programs()
     targets = project_locks(project, keeps_lockfile=False)
@@ -47,7 +48,7 @@ def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[F
             "give yourself write access, or leave it so",
         )
     for target in targets:
-        yield from lock_checks.lock(target)
+        yield from lock_checks.check_lock(target)
     yield from _environment(project.environment)
     yield from _git(project.root)
     if with_peer:
@@ -56,32 +57,16 @@ def _examine(project: Project, *, with_peer: bool, seconds: float) -> Iterator[F
 
 
 def _programs() -> Iterator[Finding]:
-    """The shim, and the uv behind it."""
+    """Check which uv comes first on PATH, and which one is the real uv."""
     if os.environ.get("UV_MUTEX", "").lower() in _OFF:
         yield bad(f"UV_MUTEX={os.environ['UV_MUTEX']} switches the shim off", "unset it")
-    first = next(executable.programs_on_path(os.environ.get("PATH")), None)
-    if first is None:
-        yield bad(
-            "there is no uv on PATH, and no shim", "install uv, then run `uv-mutex install` and do what it prints"
-        )
-    elif not executable.is_shim(first):
-        yield bad(
-            f"the first uv on PATH is {first}, which is not the shim",
-            f'put the shim first: export PATH={_shim_of_this_command()}:"$PATH"',
-        )
-    else:
-        problem = _fails(first)
-        yield (
-            bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
-            if problem
-            else fine(f"the first uv on PATH is the shim {first}")
-        )
+    yield _shim()
     try:
         uv = executable.find(os.environ)
     except NoUvError as error:
         yield finding.of_error(error)
         return
-    version = uv_versions.parse(_say_version(uv))
+    version = uv_versions.parse(_version_output(uv))
     if version is None:
         yield warning(f"{uv} doesn't say which version of uv it is", "check that it runs: uv --version")
         return
@@ -92,13 +77,31 @@ def _programs() -> Iterator[Finding]:
         yield fine(f"uv {version} without uv-mutex: {text}", "keep the shim first on PATH")
 
 
-def _shim_of_this_command() -> str:
+def _shim() -> Finding:
+    first = next(executable.programs_on_path(os.environ.get("PATH")), None)
+    if first is None:
+        return bad(
+            "there is no uv on PATH, and no shim", "install uv, then run `uv-mutex install` and do what it prints"
+        )
+    if not executable.is_shim(first):
+        return bad(
+            f"the first uv on PATH is {first}, which is not the shim",
+            f'put the shim first: export PATH={_folder_of_shim()}:"$PATH"',
+        )
+    problem = _start_problem(first)
+    if problem:
+        return bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
+    return fine(f"the first uv on PATH is the shim {first}")
+
+
+def _folder_of_shim() -> str:
+    """The folder of the shim that was installed together with this command."""
     beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "uv")
     return os.path.dirname(beside) if os.path.exists(beside) and executable.is_shim(beside) else "PREFIX/bin"
 
 
-def _fails(shim: str) -> str:
-    """Why the shim doesn't start, empty if it does. Without a real uv it does, and says that."""
+def _start_problem(shim: str) -> str:
+    """Why the shim does not start; empty if it does. Exit status 127 means that it started and found no real uv."""
     done = _run([os.path.abspath(shim), "--version"])
     if done is None:
         return "it can't be executed"
@@ -107,15 +110,17 @@ def _fails(shim: str) -> str:
     return done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"exit status {done.returncode}"
 
 
-def _say_version(uv: str) -> str:
+def _version_output(uv: str) -> str:
+    """The output of `uv --version`; empty if it fails."""
     done = _run([os.path.abspath(uv), "--version"])
     return done.stdout.decode("utf-8", "replace") if done and done.returncode == 0 else ""
 
 
 def _run(words: list[str], cwd: str | None = None) -> "subprocess.CompletedProcess[bytes] | None":
+    """Run a program without input; None if it can't be started or takes too long."""
     try:
         return subprocess.run(
-            words, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_SECONDS, check=False
+            words, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROGRAM_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -134,6 +139,6 @@ def _environment(environment: str) -> Iterable[Finding]:
 
 def _git(root: str) -> Iterable[Finding]:
     done = _run(["git", "ls-files", "-z", "--", lock_file.FOLDER], cwd=root)
-    if done is None or done.returncode or not done.stdout:  # no git, no repository, or all is well
+    if done is None or done.returncode or not done.stdout:  # no git, no repository, or git tracks nothing there
         return []
     return [warning(f"git tracks files in {root}/{lock_file.FOLDER}", "git rm -r --cached .uv-mutex, and commit")]
