@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -180,9 +181,11 @@ def test_a_lease(project: Project, age: int) -> None:
     os.utime(marker, (time.time() - age,) * 2)
     (lock,) = seen(project)["locks"]
     assert (lock["state"], lock["backend"], lock["holder"]["host"]) == ("held", "lease", "node-3")
-    stale = "not renewed for 60 s by this host's clock: if it is dead, the next call takes it over"
-    assert lock["reason"] == (stale if age else None)
-    assert (stale in text(project)) == bool(age)
+    # On a busy machine a second or more passes before it is looked at.
+    stale = r"not renewed for 6\d s by this host's clock: if it is dead, the next call takes it over"
+    assert (lock["reason"] is None) == (not age)
+    assert not age or re.fullmatch(stale, lock["reason"])
+    assert bool(re.search(stale, text(project))) == bool(age)
 
 
 def test_held_by_somebody_who_wrote_nothing_down(project: Project) -> None:

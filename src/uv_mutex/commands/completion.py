@@ -1,13 +1,13 @@
-"""`uv-mutex completion`: what a shell needs to complete `uv-mutex`, made from its own parser.
+"""`uv-mutex completion`: print a script that makes a shell complete `uv-mutex`, made from the argument parser.
 
-`uv generate-shell-completion` goes through the shim as it is.
+uv's own completion, `uv generate-shell-completion`, needs no change: it works through the shim.
 """
 
 import argparse
 from collections.abc import Iterator
 
 _FOLDER, _FILE, _COMMAND, _NOTHING = "folder", "file", "command", "nothing"
-#: What is completed for an argument, by what the help calls it.
+#: What the value of an argument is, by its name in the help.
 _KINDS = {"DIR": _FOLDER, "PROJECT": _FOLDER, "FILE": _FILE, "LOG": _FILE, "-- COMMAND ...": _COMMAND, "N": _NOTHING}
 _BASH = {_FOLDER: "compgen -d", _FILE: "compgen -f", _COMMAND: "compgen -cf", _NOTHING: ":"}
 _ZSH = {_FOLDER: "_files -/", _FILE: "_files", _COMMAND: "_normal", _NOTHING: " "}
@@ -20,34 +20,38 @@ _FISH = {
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The completion of this parser's program.
+    """Return the script for one shell.
 
+    :param parser: the parser of `uv-mutex`.
     :param shell: bash, zsh or fish.
     """
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](parser)
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    """The parser of each command, and its help."""
+    """The parser of each command and its one-line help, by the name of the command."""
     (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
     helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
     return {name: (each, helps[name]) for name, each in action.choices.items()}
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The options of one parser."""
+    """The options of a parser."""
     return [action for action in parser._actions if action.option_strings]
 
 
 def _operand(parser: argparse.ArgumentParser) -> argparse.Action | None:
+    """The argument of a parser that is no option; None if it has none."""
     return next((action for action in parser._actions if not action.option_strings and action.nargs != "A..."), None)
 
 
 def _kind(action: argparse.Action | None) -> str:
+    """What to complete for an argument: folders, files, commands or nothing."""
     return _KINDS.get(str(action.metavar), _NOTHING) if action else _NOTHING
 
 
 def _words(action: argparse.Action) -> str:
+    """The values that an argument can have, if they are fixed."""
     return " ".join(map(str, action.choices or ()))
 
 
@@ -79,7 +83,7 @@ def _bash_reply(action: argparse.Action | None) -> str:
     if action and action.choices:
         return f"COMPREPLY=($(compgen -W '{_words(action)}' -- \"$word\"))"
     kind = _kind(action)
-    # Line by line, so that a name with a space stays one; readline quotes it.
+    # Split at line ends alone, so that a name with a space stays one word. Readline quotes it.
     return ":" if kind == _NOTHING else f"local IFS=$'\\n'; COMPREPLY=($({_BASH[kind]} -- \"$word\"))"
 
 
@@ -101,7 +105,7 @@ def _zsh(parser: argparse.ArgumentParser) -> str:
             does = f"({_words(operand)})" if operand.choices else _ZSH[_kind(operand)]
             specs.append(_quoted(f"{rest}{str(operand.metavar).lower().strip('- .')}:{does}"))
         lines.append(f"    {name}) _arguments {' '.join(specs)} ;;")
-    # Sourced, it registers itself; in a folder of fpath, it is called.
+    # The script registers itself if it is sourced; as a file in a folder of fpath, it is called instead.
     tail = ['if [[ $funcstack[1] == _uv-mutex ]]; then _uv-mutex "$@"; else compdef _uv-mutex uv-mutex; fi', ""]
     return "\n".join([*lines, "    esac", "}", *tail])
 
@@ -140,5 +144,5 @@ def _fish_option(action: argparse.Action) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In single quotes, as all three shells read them."""
+    """A text in single quotes for any of the three shells. A quote in it becomes a typographic one."""
     return "'" + text.replace("'", "\u2019") + "'"

@@ -1,4 +1,4 @@
-"""`uv-mutex demo`: the same herd of calls on a project of its own, without the shim and with it, side by side."""
+"""`uv-mutex demo`: run many uv calls at once on a new project, without the shim and with it, and compare."""
 
 import os
 import re
@@ -9,35 +9,36 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from uv_mutex.errors import MutexError
 from uv_mutex.setup.install import install
 from uv_mutex.uv import executable
 
-#: Small, pure Python, and without dependencies of their own, so that what is counted is what was added.
+#: Small packages in pure Python without dependencies of their own, so that each one counted was added by a call.
 _PACKAGES = ("attrs", "certifi", "click", "filelock", "idna", "iniconfig", "packaging", "pluggy", "six", "tomlkit")
 _RUNS = 20
-_LEADS_AWAY = """VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_WORKING_DIR UV_WORKING_DIRECTORY UV_FROZEN UV_LOCKED
+#: The variables that make uv, or the shim, work on another project or in another way.
+_UNWANTED = """VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_WORKING_DIR UV_WORKING_DIRECTORY UV_FROZEN UV_LOCKED
     UV_NO_SYNC UV_NO_PROJECT UV_ISOLATED UV_MUTEX UV_MUTEX_TIMEOUT UV_MUTEX_LOG""".split()
 _PROJECT = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.9"\ndependencies = ["six"]\n'
 
 
-class Result:
-    """What one herd came to: how many of its calls ``worked`` out of ``wanted``, in ``seconds``."""
+class Result(NamedTuple):
+    """The result of one herd: ``worked`` of ``wanted`` calls worked, in ``seconds``."""
 
-    def __init__(self, worked: int, wanted: int, seconds: float) -> None:
-        self.worked = worked
-        self.wanted = wanted
-        self.seconds = seconds
+    worked: int
+    wanted: int
+    seconds: float
 
     def __str__(self) -> str:
         return f"{self.worked} of {self.wanted}, {self.seconds:.1f} s"
 
 
 def demo() -> bool:
-    """Run both herds, print the table; return whether the shim kept everything.
+    """Run both herds without and with the shim, and print a table; return whether all calls worked with the shim.
 
-    :raises MutexError: if there is no real uv, or it can't make an environment here at all.
+    :raises MutexError: if there is no real uv, or if it can't create an environment here even alone.
     """
     bare = executable.find(os.environ)
     with tempfile.TemporaryDirectory(prefix="uv-mutex-demo-") as folder:
@@ -62,12 +63,13 @@ def demo() -> bool:
 
 
 def _shim(folder: Path) -> Path:
-    """The shim of the prefix that this command belongs to; from elsewhere, one of its own."""
+    """The shim that was installed together with this command; if there is none, install one."""
     beside = Path(sys.argv[0]).absolute().parent / "uv"
     return beside if beside.exists() and executable.is_shim(str(beside)) else install(folder / "prefix") / "uv"
 
 
 def _project(folder: Path) -> Path:
+    """Create the project anew; return its root."""
     root = folder / "project"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
@@ -76,7 +78,10 @@ def _project(folder: Path) -> Path:
 
 
 def _once(uv: str, folder: Path) -> None:
-    """One call alone, so that a machine on which uv can't work is told apart from a race."""
+    """Run one call alone, since where this fails the herds prove nothing.
+
+    :raises MutexError: if it fails.
+    """
     done = subprocess.run(
         [uv, "sync"], cwd=_project(folder), env=_environment(), capture_output=True, text=True, check=False
     )
@@ -88,12 +93,14 @@ def _once(uv: str, folder: Path) -> None:
 
 
 def _run_herd(uv: str, folder: Path) -> Result:
+    """Many `uv run` on a project without an environment: how many exit with 0."""
     began = time.monotonic()
     statuses = _herd(_project(folder), [[uv, "run", "python", "-c", "import six"]] * _RUNS)
     return Result(statuses.count(0), _RUNS, time.monotonic() - began)
 
 
 def _add_herd(uv: str, folder: Path) -> Result:
+    """Many `uv add`: how many packages stand in pyproject.toml and uv.lock at the end."""
     root = _project(folder)
     began = time.monotonic()
     _herd(root, [[uv, "add", package] for package in _PACKAGES])
@@ -104,6 +111,7 @@ def _add_herd(uv: str, folder: Path) -> Result:
 
 
 def _herd(root: Path, commands: Sequence[Sequence[str]]) -> list[int]:
+    """Start all commands at once in a folder; return their exit statuses."""
     quiet = subprocess.DEVNULL
     calls = [
         subprocess.Popen(command, cwd=root, env=_environment(), stdin=quiet, stdout=quiet, stderr=quiet)
@@ -113,5 +121,5 @@ def _herd(root: Path, commands: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _environment() -> dict[str, str]:
-    """The user's own, but for what would lead uv away from the demo's project."""
-    return {name: value for name, value in os.environ.items() if name not in _LEADS_AWAY}
+    """The variables of this process, without the unwanted ones."""
+    return {name: value for name, value in os.environ.items() if name not in _UNWANTED}

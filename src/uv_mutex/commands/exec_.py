@@ -1,4 +1,4 @@
-"""`uv-mutex exec`: any command under the locks of a project, with the rules of uv's own calls."""
+"""`uv-mutex exec`: run any command while this process holds the locks of a project."""
 
 import os
 import shutil
@@ -14,16 +14,16 @@ from uv_mutex.shim import child
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.shim.session import LockSession
 
-#: As a shell answers for a command that it can't find.
+#: The exit status of a shell for a command that it can't find.
 _NOT_FOUND = NO_UV
 
 
 def execute(command: Sequence[str], project: str | None) -> NoReturn:
-    """Run a command while no guarded call works on the project, and end as the command does.
+    """Run a command under the locks of a project, and end as the command ends: same exit status, or same signal.
 
     :param command: the command and its arguments.
-    :param project: a folder of the project; None for the one that uv would take here.
-    :raises MutexError: if there is no such project or command, or if the locks can't be had.
+    :param project: a folder of the project; None for the project that uv finds from the working directory.
+    :raises MutexError: if there is no such project or command, or if the locks can't be taken.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the launcher: Ctrl-C ends a wait without a traceback
@@ -35,7 +35,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     path = path or command[0]
     found = find_project.project_at(project)
     targets = project_locks(found, keeps_lockfile=False)
-    # Under a call that holds a lock, or where nothing can be written, there is nothing to wait for.
+    # A call above this one may hold a lock already.
     targets = [each for each in targets if not held_by_ancestor(each, os.environ)]
     name = f"uv-mutex exec {os.path.basename(command[0])}"
     session = LockSession(found, targets, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)

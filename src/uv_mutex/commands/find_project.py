@@ -1,4 +1,4 @@
-"""The project that a command is about, found as uv finds it."""
+"""Find the project that a command works on, as uv finds it."""
 
 import os
 
@@ -8,15 +8,16 @@ from uv_mutex.uv.project import Project
 
 
 def project_at(folder: str | None) -> Project:
-    """The project of a folder; None for the one that uv would take here.
+    """Find the project of a folder.
 
-    :raises MutexError: if there is none.
+    :param folder: the folder; None for the working directory and the variables that uv reads.
+    :raises MutexError: if there is no project, or no working directory.
     """
     try:
         uv = executable.find(os.environ)
-    except NoUvError:  # a few answers depend on its version; without one those of the oldest do
+    except NoUvError:  # a few answers depend on uv's version; without uv, answer as the oldest version
         uv = ""
-    # As `uv sync` would: of all guarded calls it has the fewest ways to be led elsewhere.
+    # As `uv sync` finds it: of the guarded calls, it has the fewest options that name another project.
     words = ["sync", *([] if folder is None else [f"--project={folder}"])]
     call = commandline.parse(words, lambda _subcommand: "")
 

@@ -1,7 +1,4 @@
-"""`uv-mutex status`: who holds a project's locks, who waits for them, and the last guarded calls.
-
-It looks without disturbing anybody; see :func:`look`.
-"""
+"""`uv-mutex status`: print who holds a project's locks, who waits for them, and the last guarded calls."""
 
 import contextlib
 import json
@@ -9,7 +6,8 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from uv_mutex import terminal
@@ -24,80 +22,86 @@ from uv_mutex.records.history import PastCall
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv.project import Project
 
+#: The states of a lock.
 FREE, HELD, UNKNOWN = "free", "held", "unknown"
 _CALLS = 10
 _REDRAW_SECONDS = 1.0
 
 
+@dataclass
 class LockStatus:
-    """What there is to see of one lock.
+    """The state of one lock.
 
-    ``state``: free, held, or unknown (it can't be read, for ``reason``). ``holder``: who holds it, None if nobody does
-    or it was not written down.
+    ``backend``: flock or lease; None if the lock was never taken. ``state``: FREE, HELD or UNKNOWN. ``reason``: why
+    the state is unknown, or what is wrong with the lease; else empty. ``holder``: who holds the lock; None if nobody
+    holds it, or nobody wrote it down. ``waiting``: who waits for it; the one that waits longest comes first.
     """
 
-    def __init__(self, target: LockTarget, state: str, holder: LockOwner | None = None, reason: str = "") -> None:
-        self.target = target
-        self.state = state
-        self.holder = holder
-        self.reason = reason
-        self.backend = target.recorded_backend()
-        self.waiting = waiters.read(target)
+    target: LockTarget
+    backend: str | None
+    state: str
+    reason: str
+    holder: LockOwner | None
+    waiting: list[LockOwner]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints for this lock."""
+        return {
+            "path": self.target.path,
+            "backend": self.backend,
+            "state": self.state,
+            "reason": self.reason or None,
+            "holder": self.holder and _owner_as_json(self.holder),
+            "waiting": [_owner_as_json(waiter) for waiter in self.waiting],
+        }
+
+    def lines(self, now: float) -> Iterator[str]:
+        """What a user reads about this lock.
+
+        :param now: the time, in seconds since 1970.
+        """
+        yield f"lock     {self.target.path}{f' ({self.backend})' if self.backend else ''}"
+        yield f"         {self._state(now)}"
+        if self.waiting:
+            yield f"         {len(self.waiting)} waiting:"
+        for waiter in self.waiting:
+            yield f"           {_describe(waiter, now)}"
+
+    def _state(self, now: float) -> str:
+        if self.state == UNKNOWN:
+            return f"can't be looked at: {self.reason}; `uv-mutex doctor` says what to do"
+        if self.state == FREE:
+            return "free"
+        if self.holder is None:
+            return "held, by calls that did not write it down (fresh ones, or another program)"
+        return f"held by {_describe(self.holder, now)}{'; ' if self.reason else ''}{self.reason}"
 
 
-class Status:
-    """What there is to see of a project: its locks, and its last calls, the newest last."""
+class ProjectStatus:
+    """The state of a project: its locks, and its last calls, of which the newest comes last."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         targets = project_locks(project, keeps_lockfile=False, to_look=True)
         self.locks = [look(target) for target in targets]
-        self.calls: list[PastCall] = sorted(
-            (call for target in targets for call in history.read(target)), key=lambda call: call.began
-        )[-_CALLS:]
+        calls = [call for target in targets for call in history.read(target)]
+        self.calls = sorted(calls, key=lambda call: call.began)[-_CALLS:]
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it. Names are added to it, never taken away."""
+        """What `--json` prints. Later versions may add names, and must not remove any."""
         return {
             "project": self.project.root,
             "environment": self.project.environment,
-            "locks": [
-                {
-                    "path": seen.target.path,
-                    "backend": seen.backend,
-                    "state": seen.state,
-                    "reason": seen.reason or None,
-                    "holder": seen.holder and _person(seen.holder),
-                    "waiting": [_person(waiter) for waiter in seen.waiting],
-                }
-                for seen in self.locks
-            ],
-            "calls": [
-                {
-                    "time": call.began,
-                    "host": call.host,
-                    "pid": call.pid,
-                    "command": call.command,
-                    "waited": call.waited,
-                    "held": call.held,
-                    "prepared": call.prepared,
-                    "exit": call.status,
-                }
-                for call in self.calls
-            ],
+            "locks": [lock.as_json() for lock in self.locks],
+            "calls": [_call_as_json(call) for call in self.calls],
         }
 
     def lines(self) -> Iterator[str]:
-        """As a person reads it."""
+        """What a user reads."""
         now = time.time()
         yield f"project  {self.project.root}"
-        for seen in self.locks:
-            yield f"lock     {seen.target.path}{f' ({seen.backend})' if seen.backend else ''}"
-            yield f"         {_state(seen, now)}"
-            if seen.waiting:
-                yield f"         {len(seen.waiting)} waiting:"
-            for waiter in seen.waiting:
-                yield f"           {_describe(waiter, now)}"
+        for lock in self.locks:
+            yield from lock.lines(now)
         if not self.calls:
             yield "no guarded call yet"
             return
@@ -111,50 +115,58 @@ class Status:
 
 
 def look(target: LockTarget) -> LockStatus:
-    """Look at one lock.
+    """Find out the state of one lock, without making others wait for it.
 
-    A free flock is taken, shared with others, for some microseconds. A call that tries for it in that very moment goes
-    into its wait, where it gets the lock at once or 10 ms later; nothing else comes of it.
+    To find out whether a flock is free, this takes it, shared, for some microseconds. A call that tries to take it
+    exclusively in this moment waits at most 10 ms.
     """
-    try:
-        fd = os.open(target.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return LockStatus(target, FREE)  # never locked, and looking must not change that
-    except OSError as error:
-        return LockStatus(target, UNKNOWN, reason=error.strerror or "")
-    reason = ""
-    try:
-        if target.recorded_backend() == lock_file.LEASE:
-            held, reason = _look_at_lease(lease.marker(target))
-        else:
-            held = not try_flock(fd, shared=True)
-    except OSError as error:
-        return LockStatus(target, UNKNOWN, reason=error.strerror or "")
-    finally:
-        os.close(fd)
-    if not held:
-        return LockStatus(target, FREE)
-    return LockStatus(target, HELD, None if target.folder is None else owner.read_owner(target.path), reason)
-
-
-def _look_at_lease(marker: str) -> tuple[bool, str]:
-    try:
-        idle = time.time() - os.stat(marker).st_mtime
-    except FileNotFoundError:
-        return False, ""
-    return (
-        True,
-        f"not renewed for {idle:.0f} s by this host's clock: if it is dead, the next call takes it over"
-        if idle > lease.LEASE_SECONDS
-        else "",
+    state, reason = _state(target)
+    held = state == HELD and target.folder is not None
+    return LockStatus(
+        target=target,
+        backend=target.recorded_backend(),
+        state=state,
+        reason=reason,
+        holder=owner.read_owner(target.path) if held else None,
+        waiting=waiters.read(target),
     )
 
 
-def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
-    """Print the status of a project, once or every second.
+def _state(target: LockTarget) -> tuple[str, str]:
+    """The state of a lock, and the reason if there is something to say about it."""
+    try:
+        fd = os.open(target.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return FREE, ""  # nobody has taken it yet, and this must not create it
+    except OSError as error:
+        return UNKNOWN, error.strerror or ""
+    try:
+        if target.recorded_backend() == lock_file.LEASE:
+            return _state_of_lease(lease.marker(target))
+        return (FREE if try_flock(fd, shared=True) else HELD), ""
+    except OSError as error:
+        return UNKNOWN, error.strerror or ""
+    finally:
+        os.close(fd)
 
-    :param folder: a folder of the project; None for the one that uv would take here.
-    :raises MutexError: if there is no such project, or nothing to draw on every second.
+
+def _state_of_lease(marker: str) -> tuple[str, str]:
+    try:
+        idle = time.time() - os.stat(marker).st_mtime
+    except FileNotFoundError:
+        return FREE, ""
+    if idle <= lease.LEASE_SECONDS:
+        return HELD, ""
+    return HELD, f"not renewed for {idle:.0f} s by this host's clock: if it is dead, the next call takes it over"
+
+
+def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
+    """Print the state of a project.
+
+    :param folder: a folder of the project; None for the project that uv finds from the working directory.
+    :param as_json: print it as JSON.
+    :param watch: print it again each second, until Ctrl-C.
+    :raises MutexError: if there is no such project, or if ``watch`` is given without a terminal or with JSON.
     """
     project = find_project.project_at(folder)
     if watch:
@@ -162,9 +174,9 @@ def status(folder: str | None, *, as_json: bool, watch: bool) -> None:
             raise MutexError("--watch draws on a terminal; leave it out, or leave out --json and the pipe")
         _watch(project)
     elif as_json:
-        print(json.dumps(Status(project).as_json(), indent=2))
+        print(json.dumps(ProjectStatus(project).as_json(), indent=2))
     else:
-        _print(map(terminal.printable, Status(project).lines()))
+        _print(map(terminal.printable, ProjectStatus(project).lines()))
 
 
 def _watch(project: Project) -> None:
@@ -172,37 +184,33 @@ def _watch(project: Project) -> None:
         while True:
             columns, rows = os.get_terminal_size(sys.stdout.fileno())
             # A terminal that doesn't know its size says 0.
-            lines = [terminal.cut(terminal.printable(line), (columns or 80) - 1) for line in Status(project).lines()]
-            # Overwritten rather than wiped first, which would flicker.
+            lines = [
+                terminal.cut(terminal.printable(line), (columns or 80) - 1) for line in ProjectStatus(project).lines()
+            ]
+            # Write over the old lines; a screen that is cleared first would flicker.
             _print(["\x1b[H" + "\x1b[K\n".join(lines[: (rows or 24) - 1]) + "\x1b[K\n\x1b[J"], end="")
             time.sleep(_REDRAW_SECONDS)
     _print([])
 
 
-def _print(lines: "Iterator[str] | Sequence[str]", end: str = "\n") -> None:
+def _print(lines: Iterable[str], end: str = "\n") -> None:
     text = "".join(f"{line}{end}" for line in lines)
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 
 
-def _state(seen: LockStatus, now: float) -> str:
-    if seen.state == UNKNOWN:
-        return f"can't be looked at: {seen.reason}; `uv-mutex doctor` says what to do"
-    if seen.state == FREE:
-        return "free"
-    if seen.holder is None:
-        return "held, by calls that did not write it down (fresh ones, or another program)"
-    return f"held by {_describe(seen.holder, now)}{'; ' if seen.reason else ''}{seen.reason}"
-
-
 def _describe(person: LockOwner, now: float) -> str:
+    """A holder or waiter, as a user reads it.
+
+    :param now: the time, in seconds since 1970.
+    """
     user = _user(person.uid)
     seconds = max(0.0, now - person.since)
     by = f", user {user}" if user else ""
     return f"{person.command} (pid {person.pid} on {person.host}{by}) since {_clock(person.since)}, {seconds:.0f} s"
 
 
-def _person(person: LockOwner) -> dict[str, Any]:
+def _owner_as_json(person: LockOwner) -> dict[str, Any]:
     return {
         "host": person.host,
         "pid": person.pid,
@@ -212,8 +220,21 @@ def _person(person: LockOwner) -> dict[str, Any]:
     }
 
 
+def _call_as_json(call: PastCall) -> dict[str, Any]:
+    return {
+        "time": call.began,
+        "host": call.host,
+        "pid": call.pid,
+        "command": call.command,
+        "waited": call.waited,
+        "held": call.held,
+        "prepared": call.prepared,
+        "exit": call.status,
+    }
+
+
 def _user(uid: int | None) -> str | None:
-    """The user's name, as this host knows it."""
+    """The name of a user on this host, or the number where it has no name."""
     if uid is None:
         return None
     try:
@@ -223,6 +244,7 @@ def _user(uid: int | None) -> str | None:
 
 
 def _clock(seconds: float) -> str:
+    """A time, in seconds since 1970, as date and time of this host's time zone."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (ValueError, OverflowError, OSError):

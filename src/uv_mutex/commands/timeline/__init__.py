@@ -1,1 +1,1 @@
-"""`uv-mutex timeline`: a UV_MUTEX_LOG as a picture."""
+"""`uv-mutex timeline`: draw a UV_MUTEX_LOG."""

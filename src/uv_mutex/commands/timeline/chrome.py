@@ -1,4 +1,4 @@
-"""Calls as trace events, which Perfetto and chrome://tracing open."""
+"""Write calls as trace events, a format that Perfetto and chrome://tracing read."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from uv_mutex.commands.timeline.log import LoggedCall
 
 
 def trace(calls: Sequence[LoggedCall]) -> Iterator[str]:
-    """The text of a trace: a process for each host, a thread for each call.
+    """Yield the JSON text of a trace. Each host is a process in it, each call a thread.
 
-    :param calls: at least one, in the order in which they began.
+    :param calls: at least one call, in the order in which they began.
     """
     hosts = {host: number for number, host in enumerate(sorted({call.host for call in calls}), 1)}
     began = calls[0].start
@@ -27,6 +27,7 @@ def trace(calls: Sequence[LoggedCall]) -> Iterator[str]:
 
 
 def _events(call: LoggedCall, began: float) -> Iterator[dict[str, Any]]:
+    """The events of one call: its name, the time that it waited, the time that it held the lock, and its end."""
     yield {"ph": "M", "name": "thread_name", "args": {"name": f"{call.command} ({call.pid})"}}
     details = {"command": call.command, "pid": call.pid, "project": call.project, "exit": call.exit}
     parts = [("waited", call.start, call.waited), ("prepared" if call.prepared else "held", call.taken, call.held)]
@@ -45,4 +46,5 @@ def _events(call: LoggedCall, began: float) -> Iterator[dict[str, Any]]:
 
 
 def _micro(seconds: float) -> int:
+    """Whole microseconds, the unit of trace events."""
     return math.floor(seconds * 1e6 + 0.5)

@@ -1,4 +1,4 @@
-"""`uv-mutex timeline`: UV_MUTEX_LOG as a picture of the calls that waited, held the lock, and went on."""
+"""`uv-mutex timeline`: draw which calls waited, held the lock, and went on, as UV_MUTEX_LOG says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ SVG, CHROME = "svg", "chrome"
 
 
 def timeline(logs: Sequence[Path], output: Path, *, form: str) -> None:
-    """Draw logs.
+    """Draw all calls of some logs in one picture.
 
-    :param logs: files that UV_MUTEX_LOG named; of several hosts, say.
+    :param logs: files that uv-mutex wrote for UV_MUTEX_LOG, for example on several hosts.
     :param output: the file to write.
-    :param form: SVG, for a browser, or CHROME, the trace events that Perfetto opens.
+    :param form: SVG, a picture for a browser, or CHROME, trace events for Perfetto.
     :raises MutexError: if a log can't be read or holds no call, or the output can't be written.
     """
     if any(_is_same(output, path) for path in logs):

@@ -1,48 +1,77 @@
-"""Read the files that UV_MUTEX_LOG named."""
+"""Read the files that uv-mutex wrote for UV_MUTEX_LOG."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uv_mutex.errors import MutexError, say
 
+#: Larger times and durations, in seconds, are errors.
 _LATEST, _LONGEST = 1e11, 1e9
+#: Longer texts are cut.
 _TEXT_CHARS = 300
 
 
+@dataclass(slots=True)
 class LoggedCall:
-    """A line of a log. ``exit`` is None where uv went on without the lock."""
+    """A line of a log.
 
-    __slots__ = ("command", "exit", "held", "host", "pid", "prepared", "project", "start", "waited")
+    ``start``: when the call began, in seconds since 1970. ``waited``, ``held``: how many seconds it waited for the
+    lock, and held it. ``prepared``: whether it prepared the environment. ``exit``: its exit status; None if it was
+    `uv run`, whose uv runs on without the lock.
+    """
 
-    def __init__(self, line: dict[str, Any]) -> None:
+    start: float
+    waited: float
+    held: float
+    host: str
+    pid: int
+    command: str
+    project: str
+    prepared: bool
+    exit: int | None
+
+    @classmethod
+    def from_json(cls, line: object) -> "LoggedCall":
+        """Read a line of a log.
+
+        :param line: what the JSON text of the line stands for.
+        :raises ValueError: if this is no line of a log.
         """
-        :raises ValueError: if that is no line of a log.
-        """
-        self.start = _number(line.get("time"), _LATEST)
-        self.waited = _number(line.get("waited"), _LONGEST)
-        self.held = _number(line.get("held"), _LONGEST)
-        self.host, self.command, self.project = (_text(line.get(name)) for name in ("host", "command", "project"))
-        self.pid = int(_number(line.get("pid"), _LATEST))
-        status = line.get("exit")
-        self.exit = None if status is None else int(_number(status, 256))
-        self.prepared = line.get("prepared") is True
+        fields: dict[str, Any] = line if isinstance(line, dict) else {}
+        status = fields.get("exit")
+        return cls(
+            start=_number(fields.get("time"), _LATEST),
+            waited=_number(fields.get("waited"), _LONGEST),
+            held=_number(fields.get("held"), _LONGEST),
+            host=_text(fields.get("host")),
+            pid=int(_number(fields.get("pid"), _LATEST)),
+            command=_text(fields.get("command")),
+            project=_text(fields.get("project")),
+            prepared=fields.get("prepared") is True,
+            exit=None if status is None else int(_number(status, 256)),
+        )
 
     @property
     def taken(self) -> float:
-        """When it had the lock. A call that released it in between and waited again counts as one that waited once."""
+        """When it took the lock, in seconds since 1970.
+
+        A call that released the lock in between and waited again is drawn as one that waited once.
+        """
         return self.start + self.waited
 
     @property
     def end(self) -> float:
-        """When it released the lock for the last time."""
+        """When it released the lock for the last time, in seconds since 1970."""
         return self.taken + self.held
 
 
 def read(log: Path) -> Iterator[LoggedCall]:
-    """The calls of a log. Lines that are no calls are passed over, with one warning.
+    """Read the calls of a log. Skip the lines that are no calls, and print one warning about all of them.
 
+    :param log: the file.
     :raises MutexError: if the file can't be read.
     """
     first_broken, broken = 0, 0
@@ -50,8 +79,7 @@ def read(log: Path) -> Iterator[LoggedCall]:
         with log.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    parsed = json.loads(line)
-                    yield LoggedCall(parsed if isinstance(parsed, dict) else {})
+                    yield LoggedCall.from_json(json.loads(line))
                 except (ValueError, RecursionError):
                     first_broken, broken = first_broken or number, broken + 1
     except OSError as error:
@@ -62,12 +90,22 @@ def read(log: Path) -> Iterator[LoggedCall]:
 
 
 def _number(value: object, limit: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < limit:  # also not a number
+    """Check a number of a log.
+
+    :raises ValueError: if it is no number, negative, or not below the limit.
+    """
+    if (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < limit
+    ):  # this refuses NaN as well
         raise ValueError(value)
     return float(value)
 
 
 def _text(value: object) -> str:
+    """Check a text of a log, and cut it if it is long.
+
+    :raises ValueError: if it is no text.
+    """
     if not isinstance(value, str):
         raise ValueError(value)
     text = "".join(char if char.isprintable() else "?" for char in value[:_TEXT_CHARS])

@@ -1,4 +1,4 @@
-"""Calls as an SVG: a row each, in a band for each host. Any browser opens it, on a light page or a dark one."""
+"""Draw calls as an SVG: a band for each host, and in it a row for each call. It follows a browser's dark mode."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -8,9 +8,10 @@ from uv_mutex.commands.timeline.log import LoggedCall
 
 _WIDTH, _LEFT, _RIGHT = 1200.0, 150.0, 30.0
 _TOP, _BAND, _FOOT = 92.0, 14.0, 34.0
-_ROOM = 800.0  # for all rows, as long as they stay legible
+#: The height of all rows together, as long as each stays between the thinnest and the thickest.
+_ALL_ROWS = 800.0
 _THINNEST, _THICKEST = 3.0, 16.0
-#: More rows nobody scrolls through.
+#: More rows are too many to scroll through; the newest ones are drawn.
 _MOST_ROWS = 2000
 _KINDS = ("waited", "held", "prepared", "went on", "failed")
 _MEANINGS = ("waited for the lock", "held it", "held it and prepared", "uv goes on without it", "failed")
@@ -28,13 +29,13 @@ _STYLE = """
 
 
 def draw(calls: Sequence[LoggedCall]) -> str:
-    """Draw the calls; the last ones, if there are very many.
+    """Return the text of an SVG that shows the calls.
 
-    :param calls: at least one, in the order in which they began.
+    :param calls: at least one call, in the order in which they began.
     """
     shown = calls[-_MOST_ROWS:]
     hosts = sorted({call.host for call in shown})
-    height = min(_THICKEST, max(_THINNEST, _ROOM / len(shown)))
+    height = min(_THICKEST, max(_THINNEST, _ALL_ROWS / len(shown)))
     axis = Axis(((call.start, call.end) for call in shown), _WIDTH - _LEFT - _RIGHT)
     bottom = _TOP + height * len(shown) + _BAND * len(hosts)
     parts = [
@@ -48,19 +49,28 @@ def draw(calls: Sequence[LoggedCall]) -> str:
     y = _TOP
     for host in hosts:
         rows = [call for call in shown if call.host == host]
-        parts.append(f'<line class="grid" x1="16" x2="{_WIDTH - 16:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        y += _BAND / 2
-        label = host if len(host) < 19 else f"{host[:17]}…"
-        parts.append(f'<text x="16" y="{y + 12:.1f}">{escape(label)}<title>{escape(host)}</title></text>')
-        parts.append(f'<text class="small" x="16" y="{y + 27:.1f}">{_count(len(rows), "call")}</text>')
-        for call in rows:
-            parts.append(_row(call, axis, y, height))
-            y += height
-        y += _BAND / 2
+        parts += _band(host, rows, axis, y, height)
+        y += _BAND + height * len(rows)
     return "\n".join([*parts, "</svg>", ""]).encode("utf-8", "replace").decode()
 
 
+def _band(host: str, rows: Sequence[LoggedCall], axis: Axis, y: float, height: float) -> Iterator[str]:
+    """The calls of one host, below a line with its name.
+
+    :param y: where the band begins.
+    :param height: the height of a row.
+    """
+    yield f'<line class="grid" x1="16" x2="{_WIDTH - 16:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    y += _BAND / 2
+    label = host if len(host) < 19 else f"{host[:17]}…"
+    yield f'<text x="16" y="{y + 12:.1f}">{escape(label)}<title>{escape(host)}</title></text>'
+    yield f'<text class="small" x="16" y="{y + 27:.1f}">{_count(len(rows), "call")}</text>'
+    for number, call in enumerate(rows):
+        yield _row(call, axis, y + number * height, height)
+
+
 def _summary(calls: Sequence[LoggedCall]) -> str:
+    """The headline: how many calls there are, and how they went."""
     hosts, failed = {call.host for call in calls}, sum(bool(call.exit) for call in calls)
     longest = max(call.waited for call in calls)
     texts = [
@@ -74,6 +84,7 @@ def _summary(calls: Sequence[LoggedCall]) -> str:
 
 
 def _legend(left_out: int) -> Iterator[str]:
+    """Explain the colours, and say how many calls are left out."""
     x = 16.0
     for kind, meaning in zip(_KINDS, _MEANINGS, strict=True):
         name = kind.partition(" ")[0]
@@ -85,6 +96,7 @@ def _legend(left_out: int) -> Iterator[str]:
 
 
 def _grid(axis: Axis, bottom: float) -> Iterator[str]:
+    """The time axis: a line for each tick, and a gap for each pause."""
     for at, seconds, again in axis.ticks():
         x, said = _LEFT + at, f"{'+' if again else ''}{_duration(seconds)}"
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8:g}" y2="{bottom:.1f}"/>'
@@ -100,6 +112,7 @@ def _grid(axis: Axis, bottom: float) -> Iterator[str]:
 
 
 def _row(call: LoggedCall, axis: Axis, y: float, height: float) -> str:
+    """The row of one call: bars for the time that it waited and held the lock, and a mark for how it ended."""
     bar = height - (1 if height > 4 else 0)
     start, taken, end = (_LEFT + axis.x(moment) for moment in (call.start, call.taken, call.end))
     parts = []
@@ -107,7 +120,7 @@ def _row(call: LoggedCall, axis: Axis, y: float, height: float) -> str:
         parts.append(_bar("waited", start, max(taken, start + 0.5), y, bar))
     if call.held:
         parts.append(_bar("prepared" if call.prepared else "held", taken, max(end, taken + 1.5), y, bar))
-    # What came then lasts as long as it may; the log doesn't know. A mark as tall as the row.
+    # The log does not say how long the command ran after that, so a mark of fixed width stands for it.
     after = max(end, taken + 1.5)
     if call.exit is None:
         deep = min(bar, 7)
@@ -123,6 +136,7 @@ def _bar(kind: str, x1: float, x2: float, y: float, height: float) -> str:
 
 
 def _details(call: LoggedCall) -> str:
+    """The text that a browser shows when the pointer is on a row."""
     status = "uv goes on without the lock" if call.exit is None else f"exit {call.exit}"
     held = "prepared and held" if call.prepared else "held"
     return (
@@ -132,6 +146,7 @@ def _details(call: LoggedCall) -> str:
 
 
 def _duration(seconds: float) -> str:
+    """A duration in a fitting unit, with at most three digits."""
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms" if seconds else "0 s"
     if seconds < 120:
