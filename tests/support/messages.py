@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uv_mutex
+from uv_mutex.commands.doctor.finding import Finding
 
 VARIABLE = "UV_MUTEX_TEST_MESSAGES"
 _PACKAGE = Path(uv_mutex.__file__).parent
@@ -90,6 +91,15 @@ class Recorder:
                 self._collect(text)
             return printed
 
+        # Some findings need a file system that no test can have. Their text is read in the test's own process.
+        spell = Finding.__str__
+
+        def spelled(found: Finding) -> str:
+            text = spell(found)
+            self._collect(text)
+            return text
+
+        Finding.__str__ = spelled  # type: ignore[method-assign]
         subprocess.Popen.communicate = communicate  # type: ignore[assignment,method-assign]
 
     def _collect(self, text: str | bytes | None) -> None:
