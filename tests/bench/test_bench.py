@@ -9,12 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support import need
 
 _ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.serial
+@pytest.mark.timeout(900)
 def test_short_run_prints_every_row_and_draws_the_plot(tmp_path: Path) -> None:
+    need.executable("flock")
     plot = tmp_path / "plot.svg"
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--short", "--plot", str(plot)],

@@ -32,7 +32,7 @@ from support.terminal import wait_until
 from support.uvs import uv
 from support.wheels import BUILD_SYSTEM, make_wheel, project_table, slow_backend
 
-pytestmark = [pytest.mark.network, pytest.mark.serial]
+pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _NODES = 2
 _WORKERS = 12

@@ -13,6 +13,7 @@ from support.index import LocalIndex
 SECONDS = float(os.environ.get("UV_MUTEX_SOAK_SECONDS") or (300 if os.environ.get("CI") == "true" else 60))
 
 
+@pytest.mark.timeout(SECONDS + 300)
 # Most of the time goes to the kind of lock that most clusters have.
 @pytest.mark.parametrize(("backend", "share"), [("flock", 2 / 3), ("lease", 1 / 3)], indirect=["backend"])
 def test_soak(serve: Callable[..., Volume], index: LocalIndex, backend: str, share: float) -> None:

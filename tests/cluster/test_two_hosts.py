@@ -16,6 +16,9 @@ from support.wheels import make_wheel, slow_backend
 
 from uv_mutex.locking import network_cache
 
+# Up to 30 rounds.
+pytestmark = pytest.mark.timeout(900)
+
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
 controls = pytest.mark.parametrize(
     "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import need
 from support.project import Project
 from support.shim import Shim, install_shim
 from support.uvs import numeric_version, uv
@@ -114,8 +115,7 @@ def test_path_is_read_as_exec_reads_it(call: Call, shim: Shim, real: Path, tmp_p
 
 
 def test_path_unset(call: Call, shim: Shim) -> None:
-    if shutil.which("uv", path=os.defpath):
-        pytest.skip("this system has a uv of its own")
+    need.that(not shutil.which("uv", path=os.defpath), "needs a system without a uv of its own")
     assert "no uv on PATH" in refused(call([shim.uv, "--version"], None))
 
 

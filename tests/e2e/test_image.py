@@ -17,7 +17,7 @@ from support.debian import DOCKER_PATH, machine
 from support.uvs import uv
 from support.wheels import make_wheel
 
-pytestmark = [pytest.mark.network, pytest.mark.serial]
+pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _ROOT = Path(__file__).parents[2]
 _MIB = 1 << 20

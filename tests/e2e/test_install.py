@@ -160,7 +160,7 @@ def test_one_line_on_stdout_puts_it_on_path(project: Project, tmp_path: Path) ->
     assert done.stdout.count("\n") == 1
     script = f"{done.stdout}command -v uv; command -v uv-mutex"
     env = project.env("newest", shimmed=False)
-    for shell in ("sh", "bash"):
+    for shell in ("sh", need.executable("bash")):
         for path in (env["PATH"], f"/with space:{env['PATH']}"):
             shown = subprocess.run(
                 [shell, "-c", script], env={"PATH": path}, capture_output=True, text=True, check=True

@@ -314,6 +314,7 @@ def _real_project(project: Project, cache: Path, *, shimmed: bool) -> dict[str, 
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)
 def test_issue_12751(project_factory: Factory, real_cache: Path) -> None:
     project = project_factory()
     env = _real_project(project, real_cache, shimmed=True)
@@ -325,6 +326,7 @@ def test_issue_12751(project_factory: Factory, real_cache: Path) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)
 def test_control_issue_12751(project_factory: Factory, real_cache: Path) -> None:
     project = project_factory()
     env = _real_project(project, real_cache, shimmed=False)

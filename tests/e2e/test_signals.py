@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from support import need
 from support.herd import read_log
 from support.index import LocalIndex
 from support.project import Project, run
@@ -265,7 +266,9 @@ def test_stopped_and_continued(make_site: Callable[[str], _Site]) -> None:
 @pytest.mark.parametrize("words", ["sync", "run python -c 'import demo'"])
 def test_shell_stops_and_continues_it(make_site: Callable[[str], _Site], words: str) -> None:
     site = make_site("newest")
-    with Terminal(["bash", "--norc", "--noprofile", "-i"], env=site.env(PS1="$ "), cwd=site.project.root) as terminal:
+    with Terminal(
+        [need.executable("bash"), "--norc", "--noprofile", "-i"], env=site.env(PS1="$ "), cwd=site.project.root
+    ) as terminal:
         terminal.press(f"uv {words}\n".encode())
         site.wait_for_build()
         (real,) = site.uvs
@@ -286,7 +289,9 @@ def test_shell_sees_ctrl_c_while_it_waits(make_site: Callable[[str], _Site]) -> 
     site = make_site("newest")
     with (
         _held(site),
-        Terminal(["bash", "--norc", "--noprofile", "-i"], env=site.env(PS1="$ "), cwd=site.project.root) as terminal,
+        Terminal(
+            [need.executable("bash"), "--norc", "--noprofile", "-i"], env=site.env(PS1="$ "), cwd=site.project.root
+        ) as terminal,
     ):
         terminal.press(b"uv sync; echo went on\n")
         wait_until(lambda: _waits(site))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import need
 from support.project import Project, run
 from support.terminal import CTRL_C, Terminal, wait_until
 
@@ -244,7 +245,9 @@ def test_watch(project: Project) -> None:
 
 
 def test_a_reader_that_goes_away(project: Project) -> None:
-    done = run(project, ["bash", "-c", "uv-mutex status | true; echo ${PIPESTATUS[0]}"], project.env("newest"))
+    done = run(
+        project, [need.executable("bash"), "-c", "uv-mutex status | true; echo ${PIPESTATUS[0]}"], project.env("newest")
+    )
     assert done.stderr == b""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import launcher
+from support import launcher, need
 from support.herd import read_log
 from support.index import LocalIndex
 from support.project import Project
@@ -268,6 +268,9 @@ class Ground:
 
     def run(self, launches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run them one after the other."""
+        if any(launch.get("terminal") for launch in launches):
+            for descriptor in need.terminal():
+                os.close(descriptor)
         done = subprocess.run(
             [sys.executable, "-I", launcher.__file__, str(self.scratch)],
             input=ascii(launches).encode(),

@@ -18,6 +18,9 @@ from support.debian import DOCKER_PATH, SSH_PATH, Machine, booted, machine
 from support.herd import read_log
 from support.uvs import uv
 
+# The first one makes the Debian that all use.
+pytestmark = pytest.mark.timeout(900)
+
 _ROOT = Path(__file__).parents[2]
 _WORKER = ["python3", "/repo/hooks/worker"]
 _WHEELS = "/wheels"

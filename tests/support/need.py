@@ -19,6 +19,15 @@ def root() -> None:
         _lacking("needs root")
 
 
+def terminal() -> tuple[int, int]:
+    """A new pseudo-terminal: the descriptors of its keyboard's side and of the side that programs see."""
+    try:
+        return os.openpty()
+    except OSError as error:
+        _lacking(f"needs a pseudo-terminal ({error}; is /dev/pts mounted?)")
+        raise
+
+
 def that(met: bool, reason: str) -> None:
     """Anything else."""
     if not met:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from support import need
+
 CTRL_C, CTRL_Z, CTRL_BACKSLASH = b"\x03", b"\x1a", b"\x1c"
 
 # What an interactive shell does for one job, but it tells the whole wait status: `$?` is 130 for an exit status of 130
@@ -63,7 +65,7 @@ class Terminal:
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self._shown = bytearray()
-        self._keyboard, terminal = os.openpty()
+        self._keyboard, terminal = need.terminal()
         report, tell = os.pipe()
         try:
             self._shell = subprocess.Popen(

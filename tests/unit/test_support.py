@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections import Counter
@@ -167,6 +168,9 @@ def test_need_fails_on_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="needs no-such-tool"):
         need.executable("no-such-tool")
+    monkeypatch.setattr(os, "openpty", lambda: os.open("/nowhere", os.O_RDONLY))
+    with pytest.raises(pytest.skip.Exception, match="needs a pseudo-terminal"):
+        need.terminal()
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="CI must not skip"):
         need.executable("no-such-tool")
