@@ -123,8 +123,9 @@ def run_child(
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*signal_relay.FORWARDED, signal.SIGCHLD})
     try:
         watchdog = _Watchdog(pid, lost)
-        ended = Ended(signal_relay.wait_for(pid, stoppable=signal.SIGTSTP not in old_mask))
-        watchdog.stop()
+        signal_relay.wait_for(pid, stoppable=signal.SIGTSTP not in old_mask)
+        watchdog.stop()  # before the child is reaped: from then on another process may have its pid
+        ended = Ended(os.waitpid(pid, 0)[1])
         failed = os.read(told, _ERRNO_BYTES)
         os.close(told)
         if not ended.ok:
@@ -180,6 +181,7 @@ class _Watchdog:
         self.reason: str | None = None
         self._pid = pid
         self._ended = threading.Event()
+        self._killing = threading.Lock()
         if lost:  # the thread has all signals blocked, as they are here
             threading.Thread(target=self._run, args=(lost,), daemon=True).start()
 
@@ -187,13 +189,16 @@ class _Watchdog:
         while not self._ended.wait(_WATCH_SECONDS):
             reason = lost()
             if reason:
-                self.reason = reason
-                signal_relay.kill(self._pid, signal.SIGKILL)
+                with self._killing:
+                    if not self._ended.is_set():
+                        self.reason = reason
+                        signal_relay.kill(self._pid, signal.SIGKILL)
                 return
 
     def stop(self) -> None:
-        """End the thread; the child is gone."""
-        self._ended.set()
+        """Let the thread kill nothing from now on. It may still be asking a file server that does not answer."""
+        with self._killing:
+            self._ended.set()
 
 
 def true_command() -> str:

@@ -17,8 +17,10 @@ FORWARDED = (
 )
 
 
-def wait_for(pid: int, *, stoppable: bool) -> int:
-    """Wait for a child, and pass signals on to it meanwhile; return its wait status. FORWARDED and SIGCHLD are blocked.
+def wait_for(pid: int, *, stoppable: bool) -> None:
+    """Wait until a child has ended, and pass signals on to it meanwhile. FORWARDED and SIGCHLD are blocked.
+
+    The child is not reaped: nobody else can get its pid until the caller asks for its status.
 
     :param pid: the child.
     :param stoppable: whether SIGTSTP was not blocked when the shim started.
@@ -26,9 +28,8 @@ def wait_for(pid: int, *, stoppable: bool) -> int:
     wanted = {*FORWARDED, signal.SIGCHLD}
     stoppable = stoppable and signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN
     while True:
-        done, wait_status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return wait_status
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
         number, child_has_it = _next_signal(wanted)
         if number == signal.SIGCHLD:
             continue
