@@ -6,9 +6,9 @@ path that decides what the environment contains (:mod:`uv_mutex.environment.inpu
 would be written now. It is written only after uv checked the whole environment and found nothing to change.
 """
 
-from uv_mutex.environment import fingerprint, inputs, note_file, request_key
+from uv_mutex.environment import fingerprint, note_file, request_key
 from uv_mutex.environment.fingerprint import MEMBERS, PACKAGES
-from uv_mutex.locking import filesystem, network_cache
+from uv_mutex.locking import network_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class FreshnessNote:
 
     def _observe(self) -> "_State | None":
         """The present state of everything that decides; None if no note can hold it, or if the call needs no note."""
+        from uv_mutex.environment import inputs  # only a preparation needs it, not the check of a fresh note
+
         if self._call.forces_work:
             return None
         environ, environment = self._environ, self._project.environment
@@ -121,6 +123,8 @@ class FreshnessNote:
 
     def _has_other_hosts(self) -> bool:
         """Whether another host may write to the project or its environment."""
+        from uv_mutex.locking import filesystem  # likewise only for a preparation
+
         return not (filesystem.is_local(self._project.root) and filesystem.is_local(self._project.environment))
 
 
