@@ -8,7 +8,7 @@ would be written now. It is written only after uv checked the whole environment 
 
 from uv_mutex.environment import fingerprint, note_file, request_key
 from uv_mutex.environment.fingerprint import MEMBERS, PACKAGES
-from uv_mutex.locking import filesystem, network_cache
+from uv_mutex.locking import network_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ class FreshnessNote:
 
     def _has_other_hosts(self) -> bool:
         """Whether another host may write to the project or its environment."""
+        from uv_mutex.locking import filesystem  # likewise only for a preparation
+
         return not (filesystem.is_local(self._project.root) and filesystem.is_local(self._project.environment))
 
 
