@@ -1,1 +1,1 @@
-"""Install the shim, and put it first on PATH."""
+"""Install the shim, put it first on PATH, and undo both."""

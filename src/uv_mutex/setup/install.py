@@ -1,14 +1,15 @@
-"""Install the shim into a prefix that needs nothing else, and take it away again.
+"""Install the shim into a folder, the prefix, that needs no other installed package, and uninstall it.
 
     PREFIX/bin/uv                      the launcher
-    PREFIX/bin/uv-mutex                the command
+    PREFIX/bin/uv-mutex                the `uv-mutex` command
     PREFIX/share/man/man1/uv-mutex.1   its manual page
-    PREFIX/lib/uv-mutex/TAG/           uv_mutex and the libraries it needs; TAG names their content
-    PREFIX/lib/uv-mutex/path.sh        what profiles read; and python/, for PYTHONPATH: their places don't change
-    PREFIX/lib/uv-mutex/manifest       every path that was made, so that no other is removed
+    PREFIX/lib/uv-mutex/TAG/           the library: uv_mutex and the packages it needs; TAG is a digest of their content
+    PREFIX/lib/uv-mutex/path.sh        read by shell profiles; its path never changes
+    PREFIX/lib/uv-mutex/python/        for PYTHONPATH; its path never changes
+    PREFIX/lib/uv-mutex/manifest       every path that was created; uninstall removes these and no others
 
-A call in flight keeps the library that it started with: an upgrade writes a new TAG, then replaces the launcher in
-one step, and leaves the old TAG for a day.
+A call keeps the library that it started with. An upgrade writes a new TAG, then replaces the launcher in one step, and
+removes the old TAG a day later at the earliest.
 """
 
 import hashlib
@@ -27,27 +28,29 @@ from uv_mutex.uv import executable
 
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
 _LIBRARIES = ("filelock", "packaging")
-#: Files of hooks/ with a place that others name.
+#: Files of hooks/ that profiles and variables name by path, and their paths in the prefix.
 _NAMED = {
     "path.sh": SHARE / "path.sh",
     **{name: SHARE / "python" / name for name in ("sitecustomize.py", "uv_mutex_first.py", "uv-mutex.pth")},
 }
-_DOOR, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
+_LAUNCHER, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
+#: The command first: if its interpreter does not start, no launcher that calls depend on is written.
+_PROGRAMS = (_COMMAND, _LAUNCHER)
 _MANUAL = Path("share/man/man1/uv-mutex.1")
 _COMMAND_MARKER = b"uv-mutex command of this prefix"
 _PLACEHOLDER = "@LIBRARY@"
-#: Kernels before Linux 5.1 cut the first line of a script here; newer ones at 255.
+#: Kernels before Linux 5.1 cut the first line of a script after so many bytes; newer ones after 255.
 _SHEBANG_BYTES = 127
 
 
 def install(prefix: Path) -> Path:
-    """Install or upgrade; return the folder to put first on PATH.
+    """Install or upgrade the shim; return the folder to put first on PATH.
 
-    :param prefix: where to; made if it isn't there.
-    :raises MutexError: if that can't be done. What was installed before then still works.
+    :param prefix: the folder to install to; it is created if it does not exist.
+    :raises MutexError: if that is not possible. A shim that was installed before still works then.
     """
     prefix = absolute(prefix)
-    for name in (_DOOR, _COMMAND):
+    for name in (_LAUNCHER, _COMMAND):
         if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
             raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
     shebang = _shebang(_interpreter())
@@ -62,8 +65,9 @@ def install(prefix: Path) -> Path:
 
 
 def uninstall(prefix: Path) -> None:
-    """Remove what :func:`install` made in this prefix, and nothing else.
+    """Remove what :func:`install` created in a prefix, and nothing else.
 
+    :param prefix: the folder.
     :raises MutexError: if nothing is installed there, or something can't be removed.
     """
     prefix = absolute(prefix)
@@ -73,10 +77,10 @@ def uninstall(prefix: Path) -> None:
         raise MutexError(
             f"nothing is installed in {prefix}: {prefix / MANIFEST}: {error.strerror}; name its --prefix"
         ) from None
-    # The door first: from then on calls find the real uv. A foreign program may have taken its place since.
-    programs = (str(_DOOR), str(_COMMAND))
+    # The launcher first: from then on, calls find the real uv. Leave it if another program was put there since.
+    programs = (str(_LAUNCHER), str(_COMMAND))
     ours = [name for name in programs if _is_ours(prefix / name)]
-    # The manifest last, so that a removal that breaks off can be taken up again.
+    # The manifest last, so that another try can go on where this one failed.
     others = [name for name in names if name not in (*programs, str(MANIFEST))]
     try:
         remove(prefix / name for name in (*ours, *others, str(MANIFEST)))
@@ -85,9 +89,10 @@ def uninstall(prefix: Path) -> None:
 
 
 def absolute(prefix: Path) -> Path:
-    """Where a prefix lies.
+    """The absolute path of a prefix.
 
-    :raises MutexError: if PATH can't hold it.
+    :param prefix: a path, which may begin with `~`.
+    :raises MutexError: if there is no such home folder, or if the path can't stand in PATH.
     """
     try:
         path = os.path.abspath(prefix.expanduser())
@@ -99,44 +104,57 @@ def absolute(prefix: Path) -> Path:
 
 
 def _is_ours(program: Path) -> bool:
-    """Whether :func:`install` wrote this program, in any version and prefix."""
+    """Whether :func:`install` wrote this program, of any version and in any prefix."""
     head = executable.first_bytes(str(program))
     return head.startswith(b"#!") and any(marker in head for marker in (*executable.LAUNCHER_MARKERS, _COMMAND_MARKER))
 
 
 def _install(manifest: Manifest, shebang: str) -> None:
+    """Write all files.
+
+    :param manifest: of the prefix.
+    :param shebang: the first line of both programs.
+    """
     files = dict(_library_files())
     library = SHARE / _tag(files)
-    replaced = _library_of(manifest.prefix / _DOOR)
+    replaced = _library_of(manifest.prefix / _LAUNCHER)
     modules = [library / name for name in files if name.endswith(".py")]
-    # Noted before anything is made: an installation that breaks off can still be removed.
-    named = [name for name in _NAMED.values() if name.suffix == ".py"]
-    planned = [*(library / name for name in files), *map(compiled, modules)]
-    manifest.plan([*planned, *_NAMED.values(), *map(compiled, named), _MANUAL, _COMMAND, _DOOR])
+    named_modules = [path for path in _NAMED.values() if path.suffix == ".py"]
+    compiled_files = map(compiled, [*modules, *named_modules])
+    # Before any file is written, so that an installation that fails half-way can be removed.
+    manifest.plan([*(library / name for name in files), *compiled_files, *_NAMED.values(), _MANUAL, *_PROGRAMS])
     for name, source in files.items():
-        manifest.file(library / name, source.read_bytes())
-    for name, place in _NAMED.items():
-        manifest.file(place, (_hooks() / name).read_bytes())
+        manifest.write_file(library / name, source.read_bytes())
+    for name, path in _NAMED.items():
+        manifest.write_file(path, (_hooks() / name).read_bytes())
+    manifest.write_file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
     for module in modules:
-        manifest.compile(module)
-    for module in named:
-        manifest.compile(module, PycInvalidationMode.CHECKED_HASH)  # a next version has the same place
-    manifest.file(_MANUAL, (_hooks() / _MANUAL.name).read_bytes())
-    # The command first: it shows that the interpreter starts before any call of uv depends on it.
-    for program in (_COMMAND, _DOOR):
-        _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")
-        text = f"{shebang}\n{body.replace(_PLACEHOLDER, str(library))}"
-        manifest.file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
-        if program is _COMMAND:
-            _try(manifest.prefix / program)
+        manifest.compile_module(module)
+    for module in named_modules:
+        # Another version writes its source to the same path, so Python must compare.
+        manifest.compile_module(module, PycInvalidationMode.CHECKED_HASH)
+    _write_programs(manifest, shebang, library)
     if replaced and replaced != library.name:
         _touch(manifest.prefix / SHARE / replaced)
-    lasting = {name.parts[len(SHARE.parts)] for name in (MANIFEST, *_NAMED.values())}
-    manifest.forget_libraries({library.name, *lasting})
+    lasting = {path.parts[len(SHARE.parts)] for path in (MANIFEST, *_NAMED.values())}
+    manifest.remove_old_libraries({library.name, *lasting})
+
+
+def _write_programs(manifest: Manifest, shebang: str, library: Path) -> None:
+    """Write the command and the launcher, with the path of the library in them."""
+    for program in _PROGRAMS:
+        _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")
+        text = f"{shebang}\n{body.replace(_PLACEHOLDER, str(library))}"
+        manifest.write_file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
+        if program is _COMMAND:
+            _check_starts(manifest.prefix / program)
 
 
 def _library_files() -> Iterator[tuple[str, Path]]:
-    """What goes into a library folder: its name there, and the file."""
+    """The files of a library: the path in the library, and the file to copy.
+
+    :raises MutexError: if a package that uv_mutex needs is not installed.
+    """
     package = _package()
     yield from _package_files("uv_mutex", package)
     if not (package / "hooks").is_dir():  # a source tree
@@ -156,7 +174,7 @@ def _package_files(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _licence_files(library: str) -> Iterator[tuple[str, Path]]:
-    """The library's metadata, which carries its licence. Linux distributions may keep none."""
+    """The metadata of a package, its licence among them. A Linux distribution may not have them."""
     try:
         files = importlib.metadata.distribution(library).files
     except importlib.metadata.PackageNotFoundError:
@@ -168,16 +186,19 @@ def _licence_files(library: str) -> Iterator[tuple[str, Path]]:
 
 
 def _package() -> Path:
+    """The folder of the package uv_mutex."""
     return Path(__file__).parents[1]
 
 
 def _hooks() -> Path:
+    """The folder hooks/: in an installed package, or in a source tree."""
     package = _package()
     inside = package / "hooks"
     return inside if inside.is_dir() else package.parents[1] / "hooks"
 
 
 def _tag(files: dict[str, Path]) -> str:
+    """A digest of a library and of the Python version that compiles it."""
     digest = hashlib.sha256(sys.implementation.cache_tag.encode())
     for name, path in sorted(files.items()):
         digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -185,7 +206,7 @@ def _tag(files: dict[str, Path]) -> str:
 
 
 def _interpreter() -> str:
-    """This interpreter, or the one that its virtual environment stands on, which outlives it."""
+    """The path of this Python; in a virtual environment, of the Python that the environment was made from."""
     if sys.prefix == sys.base_prefix:
         return sys.executable
     base: str | None = getattr(sys, "_base_executable", None)
@@ -193,9 +214,13 @@ def _interpreter() -> str:
 
 
 def _shebang(python: str) -> str:
+    """The first line of a script for this Python.
+
+    :raises MutexError: if the path is too long for one.
+    """
     for path in (python, os.path.realpath(python)):
         line = f"#!{path} -ISXutf8"
-        if " " in path or "\t" in path:  # a `#!` line knows no quotes, but env reads them
+        if " " in path or "\t" in path:  # a `#!` line has no quotes, but `env -S` reads them
             quoted = "".join(f"\\{char}" if char in '\\"$' else char for char in path)
             line = f'#!/usr/bin/env -S "{quoted}" -ISXutf8'
         if "\n" not in line and len(os.fsencode(line)) <= _SHEBANG_BYTES:
@@ -203,23 +228,28 @@ def _shebang(python: str) -> str:
     raise MutexError(f"the path of {python} does not fit in a script's first line; install with another Python")
 
 
-def _try(command: Path) -> None:
+def _check_starts(command: Path) -> None:
+    """Start the command that was just written.
+
+    :raises MutexError: if it fails.
+    """
     done = subprocess.run([command, "--version"], capture_output=True, check=False)
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise MutexError(f"{command} does not start: {last}; install with another Python")
 
 
-def _library_of(door: Path) -> str | None:
-    """The tag of the library that an installed launcher uses."""
-    for line in executable.first_bytes(str(door)).decode("utf-8", "replace").splitlines():
+def _library_of(launcher: Path) -> str | None:
+    """The tag of the library that an installed launcher uses; None if there is no launcher."""
+    for line in executable.first_bytes(str(launcher)).decode("utf-8", "replace").splitlines():
         if line.startswith("LIBRARY = "):
             return Path(line.partition('"')[2].rstrip('"')).name
     return None
 
 
 def _touch(library: Path) -> None:
+    """Set the time from which :meth:`Manifest.remove_old_libraries` counts."""
     try:
-        os.utime(library)  # its last day begins
+        os.utime(library)
     except FileNotFoundError:
         pass

@@ -1,4 +1,4 @@
-"""What installations made in a prefix, and its list of that, so that no other file is ever removed."""
+"""Write files into a prefix, and list them in a manifest, so that uninstall removes these files and no others."""
 
 import fcntl
 import os
@@ -12,12 +12,12 @@ from py_compile import PycInvalidationMode
 
 SHARE = Path("lib/uv-mutex")
 MANIFEST = SHARE / "manifest"
-#: A call in flight, which may be waiting for a lock, is thought to need its library no longer than this.
+#: How long to keep a library that was replaced, for calls that still run with it, in seconds.
 _GRACE_SECONDS = 24 * 3600
 
 
 def read_manifest(prefix: Path) -> list[str]:
-    """Every path that was made.
+    """The paths that were created, as the manifest of a prefix lists them.
 
     :raises OSError: if nothing is installed there.
     """
@@ -27,33 +27,37 @@ def read_manifest(prefix: Path) -> list[str]:
 
 @contextmanager
 def updating(prefix: Path) -> "Iterator[Manifest]":
-    """Let one installation at a time work on a prefix, where the file system has locks."""
+    """Yield the manifest of a prefix. Another installation waits, if the file system has locks.
+
+    :param prefix: the prefix; it is created if it does not exist.
+    :raises OSError: if it can't be created.
+    """
     manifest = Manifest(prefix)
-    folders = manifest.folder(prefix / SHARE)
+    folders = manifest.make_folder(prefix / SHARE)
     fd = os.open(prefix / SHARE, os.O_RDONLY)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError:
             pass
-        manifest.begin(folders)
+        manifest.load(folders)
         yield manifest
     finally:
         os.close(fd)
 
 
 class Manifest:
-    """What installations made in a prefix. Each file appears whole or not at all.
+    """The paths that installations created in a prefix.
 
-    Paths are noted relative to the prefix, which may be moved; of folders above it, the whole path.
+    They are relative to the prefix, which may be moved. The folders above it are absolute.
     """
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self._names: dict[str, None] = {}
 
-    def begin(self, folders: list[str]) -> None:
-        """Read what was made before, and add these folders."""
+    def load(self, folders: list[str]) -> None:
+        """Read the manifest that earlier installations wrote, and add folders that are new."""
         try:
             names = read_manifest(self.prefix)
         except FileNotFoundError:
@@ -61,14 +65,14 @@ class Manifest:
         self._names = dict.fromkeys([*names, *folders])
 
     def plan(self, files: Iterable[Path]) -> None:
-        """Note these files and the folders that they need; make the folders."""
+        """Add files and the folders that they need, and write the manifest. Create the folders, but not the files."""
         for name in files:
-            self._names.update(dict.fromkeys(self.folder(self.prefix / name.parent)))
+            self._names.update(dict.fromkeys(self.make_folder(self.prefix / name.parent)))
             self._names[str(name)] = None
         self._write_manifest()
 
-    def folder(self, folder: Path) -> list[str]:
-        """Make a folder and those above it; return those that were not there."""
+    def make_folder(self, folder: Path) -> list[str]:
+        """Create a folder and those above it; return the new ones, as the manifest lists them."""
         missing = []
         while not folder.is_dir():
             missing.append(folder)
@@ -76,13 +80,20 @@ class Manifest:
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
             if path.is_relative_to(self.prefix):
-                # Under a tight umask, others' PATH search would silently pass over the shim.
+                # Whatever the umask is: a shell skips a folder on PATH that its user may not enter, without a word.
                 path.chmod(0o755)
         return [
             os.path.relpath(path, self.prefix) if path.is_relative_to(self.prefix) else str(path) for path in missing
         ]
 
-    def file(self, name: Path, content: bytes, *, mode: int = 0o644) -> None:
+    def write_file(self, name: Path, content: bytes, *, mode: int = 0o644) -> None:
+        """Write a file in one step: others see the old file or the new one.
+
+        :param name: the path in the prefix.
+        :param content: what to write.
+        :param mode: its permissions.
+        :raises OSError: if it can't be written.
+        """
         path = self.prefix / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -92,8 +103,8 @@ class Manifest:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def compile(self, module: Path, mode: PycInvalidationMode = PycInvalidationMode.UNCHECKED_HASH) -> None:
-        """Bytecode that Python takes as it is, by default without a look at the source."""
+    def compile_module(self, module: Path, mode: PycInvalidationMode = PycInvalidationMode.UNCHECKED_HASH) -> None:
+        """Compile a module to bytecode. By default, Python then never compares it with the source."""
         target = self.prefix / compiled(module)
         py_compile.compile(
             str(self.prefix / module),
@@ -104,8 +115,11 @@ class Manifest:
         )
         target.chmod(0o644)
 
-    def forget_libraries(self, keep: set[str]) -> None:
-        """Remove the libraries that were replaced more than a day ago, but nothing of these names."""
+    def remove_old_libraries(self, keep: set[str]) -> None:
+        """Remove the libraries that were replaced more than a day ago.
+
+        :param keep: names in lib/uv-mutex that stay.
+        """
         share = len(SHARE.parts)
         now = time.time()
         gone = []
@@ -123,15 +137,19 @@ class Manifest:
 
     def _write_manifest(self) -> None:
         self._names[str(MANIFEST)] = None
-        self.file(MANIFEST, "".join(f"{name}\n" for name in self._names).encode("utf-8", "surrogateescape"))
+        self.write_file(MANIFEST, "".join(f"{name}\n" for name in self._names).encode("utf-8", "surrogateescape"))
 
 
 def compiled(module: Path) -> Path:
+    """The path of the bytecode of a module."""
     return module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove these files, with all bytecode made from them, and those of these folders that are empty then."""
+    """Remove files, all bytecode that was made from them, and the folders that are empty then.
+
+    :raises OSError: if something can't be removed.
+    """
     paths = list(paths)
     for path in paths:
         if path.suffix == ".py":

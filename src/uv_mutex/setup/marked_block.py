@@ -1,4 +1,4 @@
-"""Marked lines of ours in files that belong to somebody else, which come out again without a trace."""
+"""Put marked lines into files that belong to others, and remove them again without a trace."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-#: A `+` after the first words: the line end before the block is ours as well, for a file that ended without one.
+#: A `+` in the first line: the file had no line end before the block, so the one that is there now is part of it.
 _BLOCK = re.compile(
     rb"(?:\n(?=# >>> uv-mutex \+ )|(?<![^\n]))# >>> uv-mutex (?:\+ )?(?P<owner>[^\n]*) >>>\n"
     rb"(?:(?!# (?:>>>|<<<) uv-mutex )[^\n]*\n)*"
@@ -16,17 +16,19 @@ _BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """Lines for a file, and which end of it they go to."""
+    """Lines for a file. ``top``: they go to the beginning of the file, not to its end."""
 
     lines: str
     top: bool = False
 
 
 def put(path: str, owner: str, blocks: Iterable[Block]) -> None:
-    """Write these blocks into a file, in place of all blocks that it holds; make the file if it isn't there.
+    """Replace all marked blocks of a file by these; create the file if it does not exist.
 
-    :param owner: whose they are, by which :func:`remove` finds them.
-    :raises OSError: and the file is as it was.
+    :param path: the file.
+    :param owner: a text by which :func:`remove` finds the blocks.
+    :param blocks: the new blocks.
+    :raises OSError: if it can't be written. Then the file is unchanged.
     """
     before = _read(path)
     content = without(before)
@@ -40,12 +42,13 @@ def put(path: str, owner: str, blocks: Iterable[Block]) -> None:
 
 
 def remove(path: str, owner: str, *, made: bool) -> None:
-    """Take an owner's blocks out of a file.
+    """Remove the blocks of an owner from a file.
 
-    :param made: whether the file was made for them, so that it goes when nothing else is in it.
-    :raises OSError: and the file is as it was.
+    :param path: the file.
+    :param owner: the owner that was given to :func:`put`.
+    :param made: whether :func:`put` created the file; then it is removed if nothing else is in it.
+    :raises OSError: if it can't be written. Then the file is unchanged.
     """
-
     before = _read(path)
     content = without(before, owner)
     if made and not content and before:
@@ -55,19 +58,22 @@ def remove(path: str, owner: str, *, made: bool) -> None:
 
 
 def without(content: bytes, owner: str | None = None) -> bytes:
-    """A file's content without the blocks of an owner, or of all."""
+    """A file's content without the blocks of an owner; None for the blocks of all owners."""
 
     def left(match: "re.Match[bytes]") -> bytes:
         if owner is not None and match["owner"] != os.fsencode(owner):
             return match[0]
-        # The line end before a block stays if lines were added behind the block.
+        # Keep the line end before the block if there are lines behind it.
         return b"\n" if match[0].startswith(b"\n") and match.end() < len(content) else b""
 
     return _BLOCK.sub(left, content)
 
 
 def write(path: str, content: bytes) -> None:
-    """Replace a file's content in one step; its owner, mode and attributes, and links to it, stay."""
+    """Replace the content of a file in one step. Its owner, mode, attributes and the symlinks to it stay.
+
+    :raises OSError: if it can't be written. Then the file is unchanged.
+    """
     path = os.path.realpath(path)
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.uv-mutex-{os.getpid()}"
     try:
@@ -78,7 +84,7 @@ def write(path: str, content: bytes) -> None:
         try:
             status = os.stat(path)
         except FileNotFoundError:
-            os.chmod(temporary, 0o644)  # others' shells read the machine's files, whatever root's umask is
+            os.chmod(temporary, 0o644)  # whatever root's umask is: all users read the profiles of a machine
         else:
             os.chown(temporary, status.st_uid, status.st_gid)
             shutil.copystat(path, temporary)
@@ -93,6 +99,10 @@ def write(path: str, content: bytes) -> None:
 
 
 def _read(path: str) -> bytes:
+    """The content of a file; empty if it does not exist.
+
+    :raises OSError: if it can't be read, or is no regular file.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(0, "it is not a regular file", path)

@@ -1,4 +1,4 @@
-"""Which `uv` each way into this machine finds, by going there."""
+"""Check which `uv` each way to start a program on this machine finds, by trying it."""
 
 import os
 import pwd
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from uv_mutex.setup import path_setup
 from uv_mutex.uv import executable
 
+#: What marks the PATH in the output of a shell, since profiles may print something too.
 _MARK = "@uv-mutex@"
 _SAY = f"printf '\\n{_MARK}%s\\n' \"$PATH\""
 _SHELLS = (
@@ -26,35 +27,43 @@ _SHELLS = (
 )
 _GENERATOR = "systemd/user-environment-generators/30-systemd-environment-d-generator"
 _DOCKER = "docker exec"
+#: How long a profile, or a program of systemd, may take.
 _SECONDS = 20
 
 
 class WayIn(NamedTuple):
-    """What a way leads to: its PATH (None if there is no telling), the first uv there, and the real one behind it."""
+    """One way to start a program.
 
-    way: str
+    ``name``: what it is. ``path``: its PATH; None if that can't be found out. ``first``: the first uv on that PATH;
+    empty if there is none. ``real``: the first real uv on it; empty if there is none.
+    """
+
+    name: str
     path: str | None
     first: str
     real: str
 
     @property
     def shimmed(self) -> bool:
-        """Whether the shim comes first."""
+        """Whether the first uv is the shim."""
         return bool(self.first) and executable.is_shim(self.first)
 
 
 def report(prefix: str) -> tuple[list[str], bool]:
-    """The ways in, a line each, and whether the shim comes first in all that can be told and wired."""
+    """Try each way; return a line for each, and whether the shim comes first wherever this user can put it.
+
+    :param prefix: where the shim is installed.
+    """
     lines, good = [], True
-    for found in look():
-        needs_root = found.way.startswith(_DOCKER) and os.geteuid() != 0
-        if found.path is None:
-            lines.append(f"  ?     {found.way}: its profile did not end; try it by hand")
-        elif needs_root and not found.shimmed:
-            lines.append(f"  --    {found.way}: not reached without root; run this as root, or set PATH in the image")
+    for way in ways_in():
+        needs_root = way.name.startswith(_DOCKER) and os.geteuid() != 0
+        if way.path is None:
+            lines.append(f"  ?     {way.name}: its profile did not end; try it by hand")
+        elif needs_root and not way.shimmed:
+            lines.append(f"  --    {way.name}: not reached without root; run this as root, or set PATH in the image")
         else:
-            lines.append(_line(found, prefix))
-            good &= found.shimmed
+            lines.append(_line(way, prefix))
+            good &= way.shimmed
     if os.geteuid() == 0:
         for user, path in users_with_their_own():
             lines.append(f"  PAST  {user}'s shells: a profile there may put {path} first; run this as {user} too")
@@ -65,40 +74,39 @@ def report(prefix: str) -> tuple[list[str], bool]:
     return lines, good
 
 
-def _line(found: WayIn, prefix: str) -> str:
-    """What one way in leads to."""
-    if not found.first:
-        return f"  ?     {found.way}: no uv on its PATH"
-    if not found.shimmed:
-        return f"  PAST  {found.way}: {found.first} comes first; put {prefix}/bin before its folder there"
-    if not found.real:
-        return f"  ok    {found.way}: the shim, but no real uv is on that PATH"
-    return f"  ok    {found.way}: the shim, then {found.real}"
+def _line(way: WayIn, prefix: str) -> str:
+    """The line about a way whose PATH is known."""
+    if not way.first:
+        return f"  ?     {way.name}: no uv on its PATH"
+    if not way.shimmed:
+        return f"  PAST  {way.name}: {way.first} comes first; put {prefix}/bin before its folder there"
+    if not way.real:
+        return f"  ok    {way.name}: the shim, but no real uv is on that PATH"
+    return f"  ok    {way.name}: the shim, then {way.real}"
 
 
-def look() -> Iterator[WayIn]:
-    """Go every way that this machine has."""
+def ways_in() -> Iterator[WayIn]:
+    """Try each way that this machine has."""
     user = pwd.getpwuid(os.geteuid())
     root = os.geteuid() == 0
     start = path_setup.DEFAULT_PATH if root else "/usr/local/bin:/usr/bin:/bin"
     home = user.pw_dir if root else os.path.expanduser("~")
     env = {"HOME": home, "USER": user.pw_name, "LOGNAME": user.pw_name, "PATH": start, "TERM": "dumb"}
-    for way, argv in _SHELLS:
+    for name, argv in _SHELLS:
         if not shutil.which(argv[0]):
             continue
         with _settings(argv[0], home) as more:
-            yield _found(way, _ask(argv, env | more))
+            yield _way(name, _path_of_shell(argv, env | more))
     if path_setup.has_systemd():
-        way = "systemd service" if root else "systemd user service"
-        yield _found(way, _systemd(env))
-    yield _found(f"{_DOCKER} (no profile)", path_setup.DEFAULT_PATH)
+        yield _way("systemd service" if root else "systemd user service", _path_of_systemd(env))
+    yield _way(f"{_DOCKER} (no profile)", path_setup.DEFAULT_PATH)
     inherited = _first_process_path()
     if inherited not in (None, path_setup.DEFAULT_PATH) and os.path.exists("/.dockerenv"):
-        yield _found(f"{_DOCKER} (this image's PATH)", inherited)
+        yield _way(f"{_DOCKER} (this image's PATH)", inherited)
 
 
 def users_with_their_own() -> Iterator[tuple[str, str]]:
-    """Name and uv of other users whose own profile puts it before the machine's."""
+    """The other users that have a uv of their own, which their profiles may put first: their names, and its path."""
     for user in pwd.getpwall():
         if user.pw_uid < 1000 or user.pw_uid == os.geteuid():
             continue
@@ -110,7 +118,7 @@ def users_with_their_own() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _settings(shell: str, home: str) -> Iterator[dict[str, str]]:
-    """More variables for a shell: the user's own fish, but without the files that it writes wherever it starts."""
+    """More variables for a shell. fish reads the user's settings by symlinks, since it writes files beside them."""
     if shell != "fish":
         yield {}
         return
@@ -123,14 +131,18 @@ def _settings(shell: str, home: str) -> Iterator[dict[str, str]]:
         yield dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"), folder)
 
 
-def _found(way: str, path: str | None) -> WayIn:
+def _way(name: str, path: str | None) -> WayIn:
+    """Search a PATH for the first uv and the first real uv."""
     programs = [] if path is None else list(executable.programs_on_path(path))
     real = next((program for program in programs if not executable.is_shim(program)), "")
-    return WayIn(way, path, programs[0] if programs else "", real)
+    return WayIn(name, path, programs[0] if programs else "", real)
 
 
-def _ask(argv: list[str], env: dict[str, str]) -> str | None:
-    """The PATH of a shell that read its profiles; they may be of any kind, so without a terminal and not for ever."""
+def _path_of_shell(argv: list[str], env: dict[str, str]) -> str | None:
+    """The PATH of a shell that has read its profiles; None if it fails or takes too long.
+
+    It has no terminal, so that no profile can ask something.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -149,22 +161,23 @@ def _ask(argv: list[str], env: dict[str, str]) -> str | None:
     return found[-1] if found else None
 
 
-def _systemd(env: dict[str, str]) -> str | None:
-    """A running manager's own word; else what it will read."""
+def _path_of_systemd(env: dict[str, str]) -> str | None:
+    """The PATH of services: as a running systemd says, else as its configuration says; None if neither is known."""
     if os.geteuid() == 0:
         if os.path.isdir("/run/systemd/system"):
-            return _variable(["systemctl", "show-environment"], env)
+            return _path_in_output(["systemctl", "show-environment"], env)
         return path_setup.service_path()
     runtime = path_setup.runtime_folder()
     if os.path.isdir(f"{runtime}/systemd"):
-        return _variable(["systemctl", "--user", "show-environment"], {**env, "XDG_RUNTIME_DIR": runtime})
+        return _path_in_output(["systemctl", "--user", "show-environment"], {**env, "XDG_RUNTIME_DIR": runtime})
     for folder in ("/usr/lib", "/lib"):
         if os.path.exists(f"{folder}/{_GENERATOR}"):
-            return _variable([f"{folder}/{_GENERATOR}"], env)
+            return _path_in_output([f"{folder}/{_GENERATOR}"], env)
     return None
 
 
-def _variable(argv: list[str], env: dict[str, str]) -> str | None:
+def _path_in_output(argv: list[str], env: dict[str, str]) -> str | None:
+    """The value of PATH in the output of a program that prints variables; None if it fails or prints none."""
     try:
         done = subprocess.run(argv, env=env, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -174,6 +187,7 @@ def _variable(argv: list[str], env: dict[str, str]) -> str | None:
 
 
 def _first_process_path() -> str | None:
+    """The PATH of process 1, which in a container is the PATH of its image; None if it can't be read."""
     try:
         with open("/proc/1/environ", "rb") as file:
             block = os.fsdecode(file.read())

@@ -1,8 +1,8 @@
-"""Put the shim first for every way into this machine, and take all of it back.
+"""Wire the shim: put it first on PATH for every way to start a program on this machine. Unwire undoes it.
 
-As root: /etc's profiles, /etc/environment (PAM), systemd, and links in a folder that is first on the default PATH of
-Docker, systemd, sudo and root itself, for programs that read no profile. For the user who runs it, root too: the
-profiles in the home folder, after what uv's own installer and others wrote there.
+For the user who runs it: the profiles in the home folder, behind the lines of uv's installer and of others. For root
+also: the profiles in /etc, /etc/environment (PAM), the configuration of systemd, and symlinks in /usr/local/sbin. That
+folder is first on the default PATH of Docker, systemd, sudo and root, for programs that read no profile.
 """
 
 import os
@@ -19,36 +19,37 @@ from uv_mutex.setup import marked_block
 from uv_mutex.setup.marked_block import Block
 from uv_mutex.uv import executable
 
-#: What Docker, systemd, sudo and Debian's root have, in this order.
+#: The default PATH of Docker, systemd, sudo and Debian's root.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: The list of what was done, one thing a line: a word, a tab, a path.
-_RECORD = "lib/uv-mutex/wired"
+#: The list of what was wired, in the prefix. Each line is a kind, a tab, and a path.
+_WIRED = "lib/uv-mutex/wired"
 _SERVICES = "/etc/systemd/system.conf.d/zz-uv-mutex.conf"
 _PROGRAMS = ("uv", "uv-mutex")
 
 
 class ProfileFile(NamedTuple):
-    """A file that is to hold our lines."""
+    """A file that gets marked lines of ours."""
 
     path: str
     blocks: tuple[Block, ...]
 
 
 def wire(prefix: Path) -> tuple[list[str], list[str]]:
-    """Wire everything that leads to a `uv` on this machine; return what was wired, and what could not be.
+    """Wire the shim; return the paths that were changed, and a message for each path that could not be.
 
-    Once more is the same, and moves our lines behind what others wrote since.
+    If it is wired already, this moves our lines behind those that others wrote since.
 
     :param prefix: where the shim is installed.
-    :raises MutexError: if nothing was done.
+    :raises MutexError: if nothing was changed, since other users could not start the shim or the list of what is wired
+        can't be written.
     """
     home = _home()
     if os.geteuid() == 0:
         _check_reachable(prefix)
     profiles = [*(_machine(prefix) if os.geteuid() == 0 else ()), *_user(prefix, home)]
     links = [f"/usr/local/sbin/{name}" for name in _PROGRAMS] if os.geteuid() == 0 else []
-    record = _Record(prefix)
-    record.plan([profile.path for profile in profiles], links)
+    wired = _WiredList(prefix)
+    wired.plan([profile.path for profile in profiles], links)
     done, problems = [], []
     for profile in profiles:
         try:
@@ -56,10 +57,7 @@ def wire(prefix: Path) -> tuple[list[str], list[str]]:
             marked_block.put(profile.path, str(prefix), profile.blocks)
             done.append(profile.path)
         except OSError as error:
-            problems.append(
-                f"cannot write {error.filename or profile.path}: {error.strerror}; "
-                "run this again once it can be written"
-            )
+            problems.append(_not_written(error, profile.path))
     for link in links:
         try:
             if _link(link, prefix):
@@ -69,51 +67,59 @@ def wire(prefix: Path) -> tuple[list[str], list[str]]:
                     f"{link} is not a uv-mutex shim, and is left alone: calls by that folder go past the shim"
                 )
         except OSError as error:
-            problems.append(f"cannot write {link}: {error.strerror}; run this again once it can be written")
+            problems.append(_not_written(error, link))
     reload_systemd()
     return done, problems
 
 
-def unwire(prefix: Path) -> list[str]:
-    """Take back what :func:`wire` did for this prefix; return the paths. Nothing wired: nothing to do.
+def _not_written(error: OSError, path: str) -> str:
+    return f"cannot write {error.filename or path}: {error.strerror}; run this again once it can be written"
 
-    :raises MutexError: if something could not be taken back. The rest was, and a second try goes on from there.
+
+def unwire(prefix: Path) -> list[str]:
+    """Undo what :func:`wire` did for a prefix; return the paths that were restored, none if nothing was wired.
+
+    :param prefix: where the shim is installed.
+    :raises MutexError: if a path could not be restored. The others were; call this again for the rest.
     """
-    record = _Record(prefix)
+    wired = _WiredList(prefix)
     problems = []
-    for path in record.of("block"):
+    for path in wired.of("block"):
         try:
-            marked_block.remove(path, str(prefix), made=path in record.of("made"))
+            marked_block.remove(path, str(prefix), made=path in wired.of("made"))
         except OSError as error:
             problems.append(f"cannot restore {path}: {error.strerror}; make it writable, and uninstall again")
-    for link in record.of("link"):
+    for link in wired.of("link"):
         try:
             if os.path.islink(link) and os.readlink(link) == _target(link, prefix):
                 os.unlink(link)
         except OSError as error:
             problems.append(f"cannot restore {link}: {error.strerror}; make it writable, and uninstall again")
-    for folder in sorted(record.of("folder"), key=len, reverse=True):
+    for folder in sorted(wired.of("folder"), key=len, reverse=True):
         try:
             os.rmdir(folder)
-        except OSError:  # somebody else uses it now
+        except OSError:  # it holds files of others now
             pass
     if problems:
         raise MutexError("; ".join(problems))
-    gone = [*record.of("block"), *record.of("link")]
-    record.clear()
+    gone = [*wired.of("block"), *wired.of("link")]
+    wired.clear()
     if gone:
         reload_systemd()
     return gone
 
 
 def _home() -> str:
-    """The user's own: under sudo, HOME may be somebody else's."""
+    """The home folder of the user. For root not from HOME, which under sudo may be that of another user."""
     own = pwd.getpwuid(os.geteuid()).pw_dir if os.geteuid() == 0 else ""
     return own or os.path.expanduser("~")
 
 
 def _check_reachable(prefix: Path) -> None:
-    """A shim that others find but can't start would take uv away from them."""
+    """Check that all users can start the shim; who finds it on PATH but can't start it has no uv.
+
+    :raises MutexError: if they can't.
+    """
     interpreter = (
         executable.first_bytes(str(prefix / "bin/uv")).decode("utf-8", "replace").partition("\n")[0][2:].split()
     )
@@ -127,12 +133,12 @@ def _check_reachable(prefix: Path) -> None:
 
 
 def _machine(prefix: Path) -> Iterator[ProfileFile]:
-    """For every user, where this machine has such a thing."""
+    """The files for all users, as far as this machine has the programs that read them."""
     block = _shell(prefix)
     yield ProfileFile("/etc/profile.d/zz-uv-mutex.sh", (block,))
     for path in ("/etc/bash.bashrc", "/etc/bashrc"):  # Debian's, and Fedora's
         if os.path.exists(path):
-            yield ProfileFile(path, (block._replace(top=True),))  # they return early
+            yield ProfileFile(path, (block._replace(top=True),))  # at the top, since they return early for scripts
     for folder in ("/etc/zsh", "/etc"):
         if os.path.isdir("/etc/zsh") if folder == "/etc/zsh" else os.path.exists("/etc/zshenv"):
             yield ProfileFile(f"{folder}/zshenv", (block,))
@@ -150,7 +156,7 @@ def _machine(prefix: Path) -> Iterator[ProfileFile]:
 
 
 def _user(prefix: Path, home: str) -> Iterator[ProfileFile]:
-    """For this user. Root, whom the machine's files reach, gets no file that wasn't there."""
+    """The files of this user. For root no file is created, since the files for all users are enough."""
     block = _shell(prefix)
     config = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
 
@@ -161,7 +167,7 @@ def _user(prefix: Path, home: str) -> Iterator[ProfileFile]:
     for path in (*logins, f"{home}/.profile"):
         if wanted(path, makes=not logins):
             yield ProfileFile(path, (block,))
-    # At its top since it returns early for `ssh HOST COMMAND`; at its end since others put their folders first there.
+    # At the top, since it returns early for `ssh HOST COMMAND`; at the end, since others put their folders first there.
     if wanted(f"{home}/.bashrc", makes=True):
         yield ProfileFile(f"{home}/.bashrc", (block._replace(top=True), block))
     zsh = os.environ.get("ZDOTDIR") or home
@@ -178,12 +184,14 @@ def _user(prefix: Path, home: str) -> Iterator[ProfileFile]:
 
 
 def _shell(prefix: Path) -> Block:
+    """The lines for sh, bash, zsh and ksh."""
     script = shlex.quote(f"{prefix}/lib/uv-mutex/path.sh")
     name = shlex.quote(str(prefix))
     return Block(f"if [ -r {script} ]; then uv_mutex={name}; . {script}; unset uv_mutex; fi\n")
 
 
 def _fish(prefix: Path) -> Block:
+    """The lines for fish."""
     folder = "'" + f"{prefix}/bin".replace("\\", "\\\\").replace("'", "\\'") + "'"
     return Block(
         f"if test -d {folder}\n    set -gx PATH {folder} (string match --invert -- {folder} $PATH)\nend\n",
@@ -191,12 +199,13 @@ def _fish(prefix: Path) -> Block:
 
 
 def _environment(prefix: Path) -> Block:
+    """The line for environment.d, which the user's systemd reads."""
     quoted = "".join(f"\\{char}" if char in '\\"$' else char for char in f"{prefix}/bin")
     return Block(f'PATH="{quoted}:${{PATH:-{DEFAULT_PATH}}}"\n')
 
 
 def _pam_path(path: str) -> str:
-    """The last PATH that others set in a file of lines `NAME=VALUE`."""
+    """The last value of PATH that others set in a file of lines `NAME=VALUE`; the default PATH if there is none."""
     try:
         content = Path(path).read_bytes()
     except OSError:
@@ -210,7 +219,7 @@ def _pam_path(path: str) -> str:
 
 
 def service_path() -> str:
-    """What the drop-in gives the services of a manager that doesn't run yet."""
+    """The PATH of services, as our configuration file says; for a systemd that does not run yet."""
     try:
         text = Path(_SERVICES).read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -219,17 +228,17 @@ def service_path() -> str:
 
 
 def has_systemd() -> bool:
-    """Whether systemd is installed; it need not run."""
+    """Whether systemd is installed. It need not run."""
     return any(os.path.isdir(f"{folder}/systemd/system") for folder in ("/usr/lib", "/lib", "/etc"))
 
 
 def runtime_folder() -> str:
-    """Where a user's own manager can be spoken to; `su` sets no variable for it."""
+    """The runtime folder of the user, in which the user's systemd has its socket. `su` does not set the variable."""
     return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
 
 
 def reload_systemd() -> None:
-    """Tell a manager that runs; those that don't will read it when they start."""
+    """Make a systemd that runs read its configuration again."""
     user = [] if os.geteuid() == 0 else ["--user"]
     if os.path.isdir("/run/systemd/system"):
         environ = {"XDG_RUNTIME_DIR": runtime_folder(), **os.environ}
@@ -241,11 +250,15 @@ def reload_systemd() -> None:
 
 
 def _target(link: str, prefix: Path) -> str:
+    """What our symlink points to."""
     return f"{prefix}/bin/{os.path.basename(link)}"
 
 
 def _link(link: str, prefix: Path) -> bool:
-    """Make or renew it; False if the place is somebody else's."""
+    """Create or replace our symlink; return False if something of others has its path.
+
+    :raises OSError: if it can't be written.
+    """
     target = _target(link, prefix)
     if os.path.islink(link):
         old = os.readlink(link)
@@ -266,11 +279,11 @@ def _link(link: str, prefix: Path) -> bool:
     return True
 
 
-class _Record:
-    """What is wired for a prefix. Written before anything is done, so that whatever breaks off can be taken back."""
+class _WiredList:
+    """The list of what is wired for a prefix. It is written before anything is changed, so that all can be undone."""
 
     def __init__(self, prefix: Path) -> None:
-        self._path = str(prefix / _RECORD)
+        self._path = str(prefix / _WIRED)
         try:
             text = os.fsdecode(Path(self._path).read_bytes())
         except OSError:
@@ -278,11 +291,14 @@ class _Record:
         self._lines = dict.fromkeys(line for line in text.split("\n") if line)
 
     def of(self, kind: str) -> list[str]:
-        """The paths of a kind: block, made (a file for the blocks alone), folder (made), link."""
+        """The paths of one kind: block (a file with our lines), made (a file that we created), folder, or link."""
         return [path for word, _, path in (line.partition("\t") for line in self._lines) if word == kind]
 
     def plan(self, files: list[str], links: list[str]) -> None:
-        """Note what is going to be done, and what isn't there yet."""
+        """Add files and links that will be written, and what does not exist yet; write the list.
+
+        :raises MutexError: if it can't be written.
+        """
         for path in (*files, *links):
             folder = os.path.dirname(path)
             while not os.path.isdir(folder):
@@ -303,5 +319,5 @@ class _Record:
         self._lines[f"{kind}\t{path}"] = None
 
     def clear(self) -> None:
-        """Nothing is wired any more."""
+        """Remove the list, since nothing is wired any more."""
         Path(self._path).unlink(missing_ok=True)
