@@ -1,25 +1,33 @@
-"""Text for a terminal: nothing in it moves the cursor, and a line fits in the window."""
+"""Prepare text for a terminal: without control characters, and no wider than the window."""
 
 import os
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would act on; others may have written it."""
+    """The text with `?` for each character that is not printable, such as those that control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def fit(line: str, fd: int) -> str:
-    """A line cut to the width of the terminal at ``fd``; a longer one could not be wiped out again."""
+    """Cut a line to the width of a terminal, since a line that wraps can't be erased.
+
+    :param line: printable text.
+    :param fd: the descriptor of the terminal.
+    """
     try:
         columns = os.get_terminal_size(fd).columns
     except OSError:
         columns = 0
-    # Some terminals go to the next line already when the last column is written to.
+    # Some terminals wrap as soon as the last column is written.
     return cut(line, (columns or 80) - 1)
 
 
 def cut(line: str, columns: int) -> str:
-    """As much of a line as fits in so many columns, with an ellipsis if that isn't all."""
+    """Cut a line to a number of columns, and end it with an ellipsis if it was longer.
+
+    :param line: printable text.
+    :param columns: the width; East Asian wide characters take two columns.
+    """
     import unicodedata
 
     used = kept = 0
