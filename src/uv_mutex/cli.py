@@ -1,4 +1,4 @@
-"""The `uv-mutex` command: a table of what it can do. What each does is in a module of its own."""
+"""The command line of `uv-mutex`: its commands and options. Each command is in a module of its own."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ def main(words: Sequence[str] | None = None) -> int:
         say(f"{sys.platform} is not supported; run uv-mutex on Linux")
         return 2
     words = sys.argv[1:] if words is None else list(words)
-    # What follows two dashes is not ours to read, and Python's versions read it differently.
+    # argparse must not see the words after `--`: versions of Python treat them differently.
     dashes = words.index("--") if words[:1] == ["exec"] and "--" in words else len(words)
     arguments = parser().parse_args(words[:dashes])
     arguments.after_dashes = words[dashes + 1 :]
@@ -37,110 +37,133 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Everything that can be asked for, and the reference of it: `--help` prints it, completion is made from it."""
-    from uv_mutex.setup.install import DEFAULT_PREFIX
-
+    """The parser of all commands. `--help` and the completion scripts are made from it."""
     parser = argparse.ArgumentParser(
         prog="uv-mutex", description="Run uv in parallel: a shim named uv lets one call at a time sync a project."
     )
     parser.add_argument("--version", action="version", version=f"uv-mutex {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
 
-    def command(name: str, run: object, summary: str, more: str = "") -> argparse.ArgumentParser:
-        made = commands.add_parser(
+    def add(name: str, run: object, summary: str, more: str = "") -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(run=run)
-        return made
+        command.set_defaults(run=run)
+        return command
 
-    install = command("install", _install, "install or upgrade the shim", _INSTALL)
-    uninstall = command("uninstall", _uninstall, "remove what install made")
-    for each in (install, uninstall):
-        each.add_argument(
-            "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
-        )
-    install.add_argument(
-        "--wire", action="store_true", help="also put it first for shells, systemd, docker exec; uninstall undoes it"
+    _add_install_options(add("install", _install, "install or upgrade the shim", _INSTALL))
+    _add_prefix(add("uninstall", _uninstall, "remove what install created"))
+    _add_status_options(
+        add("status", _status, "show who holds a project's lock, who waits, and what the last calls did", _STATUS)
     )
-    status = command(
-        "status", _status, "say who holds a project's lock, who waits, and what the last calls did", _STATUS
+    _add_exec_options(add("exec", _exec, "run any command under a project's lock", _EXEC))
+    _add_doctor_options(
+        add("doctor", _doctor, "check whether a project is protected here, and say what to do if it isn't", _DOCTOR)
     )
-    status.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
-    status.add_argument("--json", action="store_true", help="print it as JSON")
-    status.add_argument("--watch", action="store_true", help="draw it anew each second, until Ctrl-C")
-    execute = command("exec", _exec, "run any command under a project's lock", _EXEC)
-    execute.add_argument("--project", metavar="DIR", help=_PROJECT_HELP)
-    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
-    doctor = command("doctor", _doctor, "say whether a project is protected here, and what to do if it isn't", _DOCTOR)
-    doctor.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
-    doctor.add_argument(
-        "--peer", action="store_true", help="meet the doctor of another host, and try the lock out with it"
+    _add_timeline_options(
+        add("timeline", _timeline, "draw a UV_MUTEX_LOG: who waited, who held the lock, who went on", _TIMELINE)
     )
-    doctor.add_argument(
-        "--seconds", type=seconds, default=60.0, metavar="N", help="how long to wait for that one; default: 60"
-    )
-    timeline = command(
-        "timeline", _timeline, "draw a UV_MUTEX_LOG: who waited, who held the lock, who went on", _TIMELINE
-    )
-    timeline.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file that UV_MUTEX_LOG named")
-    timeline.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
-    timeline.add_argument(
-        "--format",
-        choices=("svg", "chrome"),
-        default="svg",
-        help="svg, for a browser (the default), or chrome: trace events, for ui.perfetto.dev",
-    )
-    completion = command("completion", _completion, "print what a shell needs to complete uv-mutex", _COMPLETION)
+    completion = add("completion", _completion, "print the script that makes a shell complete uv-mutex", _COMPLETION)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish")
-    command("demo", _demo, "run a herd of uv calls with and without the shim, side by side")
+    add("demo", _demo, "run many uv calls at once, with and without the shim, and compare")
     return parser
 
 
-_PROJECT_HELP = "a folder of the project; default: the project that uv would take here"
+def _add_prefix(command: argparse.ArgumentParser) -> None:
+    from uv_mutex.setup.install import DEFAULT_PREFIX
+
+    command.add_argument(
+        "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
+    )
+
+
+def _add_install_options(command: argparse.ArgumentParser) -> None:
+    _add_prefix(command)
+    command.add_argument(
+        "--wire",
+        action="store_true",
+        help="also put the shim first for shells, systemd and docker exec; uninstall undoes it",
+    )
+
+
+def _add_status_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+    command.add_argument("--watch", action="store_true", help="print it again each second, until Ctrl-C")
+
+
+def _add_exec_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--project", metavar="DIR", help=_PROJECT_HELP)
+    command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the command to run")
+
+
+def _add_doctor_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("project", nargs="?", metavar="PROJECT", help=_PROJECT_HELP)
+    command.add_argument(
+        "--peer", action="store_true", help="also try the lock out with a doctor that runs on another host"
+    )
+    command.add_argument(
+        "--seconds", type=seconds, default=60.0, metavar="N", help="how long to wait for that doctor; default: 60"
+    )
+
+
+def _add_timeline_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file that UV_MUTEX_LOG named")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    command.add_argument(
+        "--format",
+        choices=("svg", "chrome"),
+        default="svg",
+        help="svg, a picture for a browser (the default), or chrome, trace events for ui.perfetto.dev",
+    )
+
+
+_PROJECT_HELP = "a folder of the project; default: the project that uv finds from here"
 _INSTALL = """
 
 Prints the line for your shell's profile that puts the shim before the real uv on
-PATH. Once more, it upgrades in place, also while calls are in flight."""
+PATH. Run it again to upgrade, also while uv calls are running."""
 _STATUS = """
 
-Looks without disturbing anybody, at the lock of an environment outside the project
-too. Other hosts that share the project's folder show up with their names. Calls are
-those of the last days that took the lock; `exit` is "-" where uv went on without
-the lock, as `uv run` does.
+Shows the lock of the project, and the lock of its environment if that lies elsewhere.
+Nobody has to wait because of it. Holders and waiters on other hosts that share the
+folder are shown with their hosts. The calls are those of the last days that took the
+lock. `exit` is "-" for a call that released the lock before its uv ended, as `uv run`
+does.
 
 --json prints one object:
   project, environment   paths
   locks                  for each lock: path, backend (flock, lease, or null if it was
-                         never locked), state (free, held, unknown), reason (why it
-                         can't be known, else null), holder (null, or host, pid, user,
-                         command, since), waiting (a list of the same)
+                         never taken), state (free, held, unknown), reason (why the
+                         state is unknown, or that a lease was not renewed; else null),
+                         holder (null, or host, pid, user, command, since), waiting
+                         (a list of the same)
   calls                  the last 10, the newest last: time, host, pid, command,
                          waited, held (seconds), prepared, exit (null: uv went on)
 Times are seconds since 1970 by the clock of the host that wrote them. A later version
 may add names, and will not change these."""
 _DOCTOR = """
 
-Looks at the shim and PATH, the real uv and what it guards by itself, the kind of lock
-and how far it reaches, the clock where leases are used, permissions, what killed calls
-left, and git. Each finding ends with what to do. It makes the lock's folder, as a call
-would, and tries locks out on files of its own there.
+Checks the shim and PATH, what the real uv protects by itself, the kind of lock and on
+which hosts it excludes, the file server's clock where leases are used, permissions,
+files that killed calls left, and git. Each finding ends with what to do. The doctor
+creates the lock's folder, as a call does, and tries locks out on its own files there.
 
 With --peer, run it on two hosts at once in the same project: each says whether it saw
-the other, and whether the lock of one kept the other out.
+the other, and whether the lock of one excluded the other.
 
 Exit status: 0 all is well, 1 warnings, 2 not protected."""
 _TIMELINE = """
 
-    export UV_MUTEX_LOG=/tmp/uv.log      # then let the herd run
+    export UV_MUTEX_LOG=/tmp/uv.log      # then start the uv calls
     uv-mutex timeline /tmp/uv.log -o herd.svg
 
-A row for each call, in a band for each host; point at one to read its command. Logs of
-several hosts can be given together. Pauses in which nothing happened are left out, and
-of very many calls the last 2000 are drawn. Lines that are none of a log are passed
-over, with a warning."""
+Draws a band for each host, and in it a row for each call. Point at a row to read its
+command. You can give the logs of several hosts together. Long pauses are left out, and
+only the last 2000 calls are drawn. Lines that are no calls are skipped with a warning."""
 _COMPLETION = """
 
     eval "$(uv-mutex completion bash)"                                # in ~/.bashrc
@@ -150,16 +173,16 @@ _COMPLETION = """
 uv's own completion (uv generate-shell-completion) works through the shim."""
 _EXEC = """
 
-For what changes a project and is not guarded by itself:
+For commands that change a project and that the shim does not guard:
 
     uv-mutex exec -- uv pip install --python .venv somepackage
     uv-mutex exec --project ~/work/app -- git pull
 
-Waits for its turn like a guarded call (UV_MUTEX_TIMEOUT and UV_MUTEX_LOG hold), and
-takes the lock of an environment outside the project as well. Signals reach the command
-as they would without uv-mutex, and the exit status is the command's; 127 if there is no
-such command, 126 if it can't be started, 75 if the time to wait was over. uv calls that
-the command makes on the same project go through without waiting."""
+Waits for the lock like a guarded call (UV_MUTEX_TIMEOUT and UV_MUTEX_LOG apply), and
+also takes the lock of an environment outside the project. The command gets signals as
+without uv-mutex. The exit status is the command's; 127 if there is no such command, 126
+if it can't be started, 75 if UV_MUTEX_TIMEOUT ran out. uv calls that the command makes
+on the same project do not wait."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
@@ -169,13 +192,13 @@ def _install(arguments: argparse.Namespace) -> int:
     if arguments.wire:
         return _wire(folder.parent)
     print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
-    # Quoted, since fish would take $PATH apart; as bytes, since a path need not be UTF-8.
+    # $PATH in quotes, since fish would split it; as bytes, since a path need not be UTF-8.
     sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
     return 0
 
 
 def _wire(prefix: Path) -> int:
-    """Wire the machine, say what was done, then go each way in to see where it leads."""
+    """Put the shim first on PATH for every way to start a program, then check which uv each way finds."""
     from uv_mutex.setup import path_check, path_setup
 
     done, problems = path_setup.wire(prefix)
@@ -219,9 +242,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds. (argparse shows this name to who writes something else.)
+    """Read a number of seconds. If it fails, argparse prints the name of this function.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if the text is no number from 0 to a million.
     """
     number = float(text)
     if not 0 <= number < 1e6:

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from uv_mutex import cli
+from uv_mutex.commands import completion
 
 
-@pytest.mark.parametrize("command", ["install", "status", "doctor"])
+@pytest.mark.parametrize("command", [*completion.commands(cli.parser()), "--help"])
 def test_other_systems_are_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
