@@ -13,12 +13,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import uv_mutex
 from uv_mutex.commands.doctor.finding import Finding
+from uv_mutex.errors import MutexError
 
 VARIABLE = "UV_MUTEX_TEST_MESSAGES"
 _PACKAGE = Path(uv_mutex.__file__).parent
@@ -77,34 +78,39 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[\w'-]+", text)
 
 
+def _decode(text: str | bytes | None) -> str:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text or ""
+
+
 class Recorder:
     """Collects the messages that the processes of one test print, and writes them down if the test passes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lines: set[str] = set()
-        real = subprocess.Popen.communicate
+        self._listen(subprocess.Popen, "communicate", lambda _words, printed: "\n".join(map(_decode, printed)))
+        # Some messages need a machine that no test can have. Their text is read in the test's own process.
+        self._listen(Finding, "__str__", lambda _words, text: str(text))
+        self._listen(MutexError, "__str__", lambda _words, text: f"uv-mutex: {text}")
+        self._listen(os, "write", lambda words, _count: bytes(words[1]).decode("utf-8", "replace"))
 
-        def communicate(process: subprocess.Popen[Any], *words: Any, **options: Any) -> tuple[Any, Any]:
-            printed = real(process, *words, **options)
-            for text in printed:
-                self._collect(text)
-            return printed
+    def _listen(self, owner: Any, name: str, text: Callable[..., str]) -> None:
+        """Collect a text whenever a function of this process is called.
 
-        # Some findings need a file system that no test can have. Their text is read in the test's own process.
-        spell = Finding.__str__
+        :param owner: where the function stands.
+        :param text: gets the arguments of a call and what it returned.
+        """
+        real = getattr(owner, name)
 
-        def spelled(found: Finding) -> str:
-            text = spell(found)
-            self._collect(text)
-            return text
+        def call(*words: Any, **options: Any) -> Any:
+            returned = real(*words, **options)
+            self._collect(text(words, returned))
+            return returned
 
-        Finding.__str__ = spelled  # type: ignore[method-assign]
-        subprocess.Popen.communicate = communicate  # type: ignore[assignment,method-assign]
+        setattr(owner, name, call)
 
-    def _collect(self, text: str | bytes | None) -> None:
-        decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text or ""
-        self._lines.update(_LINE.findall(decoded))
+    def _collect(self, text: str) -> None:
+        self._lines.update(_LINE.findall(text))
 
     def write(self, file: Path, *, passed: bool, printed: str) -> None:
         """A test is over.
