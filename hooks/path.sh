@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2154
-# Puts $uv_mutex/bin first on PATH, and once. For sh, bash, zsh, ksh; read by the lines marked uv-mutex in profiles.
+# Put $uv_mutex/bin first on PATH, and remove it elsewhere. For sh, bash, zsh and ksh: the lines that are marked
+# uv-mutex in a profile set $uv_mutex and read this file.
 uv_mutex_path=":${PATH-/usr/bin:/bin}:"
 while :; do
     case $uv_mutex_path in

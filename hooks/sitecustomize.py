@@ -1,24 +1,25 @@
-"""Puts the shim first on PATH in every Python process, for what it starts; then runs the sitecustomize that this hides.
+"""Put the shim first on PATH in each Python process, for the programs that it starts.
 
-With PYTHONPATH=PREFIX/lib/uv-mutex/python. Where no variable can be set, link the uv-mutex.pth of that folder into an
-environment's site-packages instead.
+To use it, set PYTHONPATH=PREFIX/lib/uv-mutex/python. Where you can't set a variable, make a symlink to the uv-mutex.pth
+of that folder in the site-packages of an environment. Python imports only one sitecustomize; this one then runs the
+next one on sys.path.
 """
 
 import sys
 
 
 def _hidden():
-    """The spec of the sitecustomize that Python would import without this one: the next on sys.path."""
+    """The spec of the sitecustomize that Python would import without this one."""
     folder = __file__.rpartition("/")[0]
     rest = sys.path[sys.path.index(folder) + 1 :] if folder in sys.path else []
     for finder in sys.meta_path:
         if getattr(finder, "__name__", "") == "PathFinder":
-            return finder.find_spec(__name__, [place for place in rest if place != folder])
+            return finder.find_spec(__name__, [path for path in rest if path != folder])
     return None  # Python 2
 
 
 def _run(spec):
-    """As the import system would: it takes this one's name, and its errors are its own."""
+    """Run it under the name of this module, as the import system would. Its errors stay its own."""
     module = type(sys)(spec.name)
     module.__spec__ = spec
     module.__loader__ = spec.loader
@@ -34,7 +35,7 @@ try:
     import uv_mutex_first  # noqa: F401
 
     _spec = _hidden()
-except Exception:  # noqa: BLE001 - as there
+except Exception:  # noqa: BLE001 - as in uv_mutex_first
     pass
 if _spec is not None and _spec.loader is not None:
     _run(_spec)

@@ -1,4 +1,4 @@
-"""Puts the shim of the prefix that this file lies in first on PATH. Any Python may read this, old ones too."""
+"""Put the shim of the prefix that contains this file first on PATH. Old versions of Python can read this too."""
 
 import os
 
@@ -8,5 +8,5 @@ try:
         _path = os.environ.get("PATH", os.defpath)
         if _path.split(":", 1)[0] != _bin:
             os.environ["PATH"] = ":".join([_bin] + [folder for folder in _path.split(":") if folder != _bin])
-except Exception:  # noqa: BLE001 - a Python that doesn't start is worse than any call past the shim
+except Exception:  # noqa: BLE001 - a Python that does not start is worse than a call without the lock
     pass
