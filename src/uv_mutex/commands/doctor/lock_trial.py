@@ -66,7 +66,7 @@ def flock_twice(path: str) -> str:
 
 
 def create(path: str) -> str:
-    """Create a file, as whoever takes a lease does; return GOT, or BUSY if the file exists already."""
+    """Create a file, as a call that takes a lease does; return GOT, or BUSY if the file exists already."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     except FileExistsError:

@@ -131,6 +131,7 @@ class _Other(NamedTuple):
 
     @property
     def file_name(self) -> str:
+        """The name of the file that says that it is here."""
         return f"peer.{self.host}.{self.pid}.{self.nonce}"
 
     @classmethod
