@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import signal
 import stat
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,30 +26,6 @@ from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv.project import Project
 
-_SOURCES = str(Path(__file__).parents[2] / "src")
-
-# Another process that locks as filelock does, says so, and lets go when its stdin ends.
-_FILELOCK = """\
-import os, sys
-from filelock import lock_descriptor
-fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-print(lock_descriptor(fd, blocking=False), flush=True)
-sys.stdin.read()
-"""
-
-# Another process that takes the lock as the shim does.
-_TAKE = f"""\
-import os, sys
-sys.path.insert(0, {_SOURCES!r})
-from uv_mutex.locking import acquire
-from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
-print("begun", flush=True)
-taken = acquire.take(LockFile(sys.argv[2]), WaitBudget(None, quiet=True))
-print("taken", os.stat(sys.argv[1]).st_ino, flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.fixture
 def lock(tmp_path: Path) -> LockFile:
@@ -64,32 +35,6 @@ def lock(tmp_path: Path) -> LockFile:
 
 def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
     return acquire.take(lock, WaitBudget(limit, quiet=True), shared=shared)
-
-
-@contextlib.contextmanager
-def _another(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        try:
-            yield other
-        finally:
-            other.kill()
-
-
-def _said(other: subprocess.Popen[str]) -> str:
-    assert other.stdout
-    return other.stdout.readline().strip()
-
-
-def _let_go(other: subprocess.Popen[str]) -> None:
-    assert other.stdin
-    other.stdin.close()
-
-
-def _filelock_gets_it(lock: LockFile) -> bool:
-    with _another(_FILELOCK, lock.path) as other:
-        return _said(other) == "True"
 
 
 def _busy(lock: LockFile, *, shared: bool = False) -> bool:
@@ -120,38 +65,12 @@ def test_release_leaves_the_file(lock: LockFile) -> None:
     assert not _busy(lock)
 
 
-def test_filelock_contends(lock: LockFile) -> None:
-    held = _take(lock)
-    assert not _filelock_gets_it(lock)
-    held.release()
-    assert _filelock_gets_it(lock)
-
-
 @pytest.mark.parametrize(("first", "second", "together"), [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True)])
 def test_only_shared_goes_with_shared(lock: LockFile, first: int, second: int, together: bool) -> None:
     held = _take(lock, shared=bool(first))
     assert _busy(lock, shared=bool(second)) != together
     held.release()
     assert not _busy(lock, shared=bool(second))
-
-
-def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
-    _take(lock).release()
-    with _another(_FILELOCK, lock.path) as other:
-        assert _said(other) == "True"
-        budget = WaitBudget(None, quiet=True)
-        threading.Timer(0.5, _let_go, [other]).start()
-        acquire.take(lock, budget).release()
-        assert 0.3 < budget.waited < 30
-
-
-def test_a_dead_holder_blocks_nobody(lock: LockFile) -> None:
-    with _another(_TAKE, lock.path, os.path.dirname(lock.folder)) as other:
-        assert (_said(other), _said(other).split()[0]) == ("begun", "taken")
-        assert _busy(lock)
-        other.kill()
-        other.wait()
-        assert not _busy(lock)
 
 
 def test_gives_up_in_time_and_names_the_holder(lock: LockFile) -> None:
@@ -189,29 +108,6 @@ def test_wait_budget_is_for_all_locks_together(lock: LockFile, tmp_path: Path) -
     assert budget.waited >= 0.4
     held.release()
     acquire.take(LockFile(str(tmp_path), "other"), budget).release()  # free: no budget needed
-
-
-@pytest.mark.parametrize("deleted", [".uv-mutex", ".uv-mutex/lock"])
-def test_whoever_waits_follows_to_the_new_file(lock: LockFile, tmp_path: Path, deleted: str) -> None:
-    """`git clean -fdx` while one holds the lock and another waits: the next one makes a new file."""
-    first = _take(lock)
-    with _another(_TAKE, lock.path, str(tmp_path)) as waiter:
-        assert _said(waiter) == "begun"
-        wait_until(lambda: _blocked_in_flock(waiter.pid))
-        old = tmp_path / deleted
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-        second = _take(lock)
-        inode = os.stat(lock.path).st_ino
-        first.release()  # the waiter has the old file's lock now
-        wait_until(lambda: _blocked_in_flock(waiter.pid, inode))
-        second.release()
-        assert _said(waiter) == f"taken {inode}"
-
-
-def _blocked_in_flock(pid: int, inode: int | None = None) -> bool:
-    """Whether a process waits for a flock, as the kernel sees it."""
-    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if " -> FLOCK" in line]
-    return any(int(fields[5]) == pid and inode in (None, int(fields[6].split(":")[2])) for fields in waiting)
 
 
 def test_record_says_who_holds_it_until_release(lock: LockFile) -> None:
@@ -385,27 +281,6 @@ def test_a_file_that_may_only_be_read_is_enough() -> None:
         assert not _busy(lock)
 
 
-@pytest.mark.parametrize("call", ["open", "mkdir", "stat", "link"])
-def test_a_folder_that_another_host_makes_at_this_moment(
-    lock: LockFile, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    """GlusterFS answers ESTALE then, once in some hundred calls, on whatever is asked next."""
-    real = getattr(os, call)
-    stale = iter([True] * 3)
-
-    def sometimes(*words: object, **options: object) -> object:
-        if next(stale, False):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), *words[:1])
-        return real(*words, **options)
-
-    monkeypatch.setattr(os, call, sometimes)
-    taken = _take(lock)
-    assert not _filelock_gets_it(lock)
-    taken.release()
-    assert lock.recorded_backend() == "flock"
-    assert sorted(os.listdir(Path(lock.path).parent)) == [".gitignore", "backend", "lock"]
-
-
 @pytest.mark.parametrize("kind", ["folder", "symlink", "fifo", "file above"])
 def test_what_cannot_be_locked(lock: LockFile, tmp_path: Path, kind: str) -> None:
     path = Path(lock.path)
@@ -497,12 +372,4 @@ def test_an_alarm_after_the_wait_does_no_harm(lock: LockFile, monkeypatch: pytes
     held = _take(lock)
     monkeypatch.setattr(wait, "signal", _AlarmWhileRestoring())
     assert _busy(lock)
-    held.release()
-
-
-def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
-    held = _take(lock)
-    code = f"import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])\n{_TAKE}"
-    with _another(code.replace("None", "0.1"), lock.path, os.path.dirname(lock.folder)) as other:
-        assert other.wait(5) == 1
     held.release()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import subprocess
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import need
 
 from uv_mutex import cli
 from uv_mutex.commands.timeline.axis import Axis
@@ -211,12 +209,3 @@ def test_what_stands_in_the_way(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert refused(str(log), "-o", f"{tmp_path}/absent/out") == (
         f"cannot write {tmp_path}/absent/out: No such file or directory; name another file after -o"
     )
-
-
-def test_a_renderer_takes_it(tmp_path: Path) -> None:
-    renderer = need.executable("rsvg-convert")
-    text = "".join(line(time=1_700_000_000 + number / 100, waited=0.1, host=f"n{number % 3}") for number in range(100))
-    picture = draw(tmp_path, text)
-    done = subprocess.run([renderer, str(picture)], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"\x89PNG")
