@@ -282,7 +282,12 @@ def test_what_cannot_be_locked(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "grade", "words"), [(0, FINE, ""), (60, WARNING, "60 s behind"), (-60, WARNING, "ahead of")]
+    ("offset", "grade", "words"),
+    [
+        (0, FINE, ""),
+        (60, WARNING, "60 s behind this host's, and status misjudges other hosts"),
+        (-60, WARNING, "ahead of"),
+    ],
 )
 def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, grade: int, words: str) -> None:
     monkeypatch.setenv("UV_MUTEX_BACKEND", "lease")

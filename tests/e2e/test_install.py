@@ -515,3 +515,18 @@ def test_many_installations_at_once(project: Project, prefix: Path, other_source
     check(project, Shim(prefix))
     uninstall(prefix)
     assert not prefix.exists()
+
+
+def test_a_prefix_in_no_home(project: Project) -> None:
+    words = [sys.executable, "-m", "uv_mutex", "install", "--prefix", "~nobody-at-all/x"]
+    done = run(project, words, {"PYTHONPATH": str(_ROOT / "src"), "PATH": "/usr/bin:/bin"})
+    assert done.returncode == 2
+    assert one_line(done.stderr) == "uv-mutex: there is no home folder for ~nobody-at-all/x; name another --prefix"
+
+
+def test_a_demo_where_uv_alone_fails(project: Project) -> None:
+    done = run(project, ["uv-mutex", "demo"], project.env("newest", UV_PYTHON="/nowhere/python"))
+    assert done.returncode == 2
+    said = one_line(done.stderr)
+    assert said.startswith("uv-mutex: `uv sync` alone fails here, so there is nothing to show: ")
+    assert said.endswith("; mend that, and run the demo again")
