@@ -86,7 +86,7 @@ class Workload:
 
     @property
     def interpreter(self) -> str:
-        """The interpreter that the front door starts."""
+        """The interpreter that the launcher starts."""
         return self.shim.uv.read_text().split(" ", 1)[0].removeprefix("#!")
 
     def ways(self, version: str) -> dict[str, Way]:

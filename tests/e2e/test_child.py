@@ -27,7 +27,7 @@ _IMPORT = f"import os, signal, sys, time\nsys.path.insert(0, {_SOURCES!r})\nfrom
 # Runs its words as a child under the lock would run, after `setup`.
 _DRIVER = """\
 {imports}
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # as the front door begins
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # as the launcher begins
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 {setup}
 child.end_like(child.run_child(lambda: os.execv(sys.argv[1], sys.argv[1:]), "child"))

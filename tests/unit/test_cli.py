@@ -8,6 +8,7 @@ import pytest
 
 from uv_mutex import cli
 from uv_mutex.commands import completion
+from uv_mutex.shim import main
 
 
 @pytest.mark.parametrize("command", [*completion.commands(cli.parser()), "--help"])
@@ -17,3 +18,12 @@ def test_other_systems_are_refused(
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cli.main([command]) == 2
     assert capfd.readouterr() == ("", "uv-mutex: darwin is not supported; run uv-mutex on Linux\n")
+
+
+def test_the_launcher_refuses_other_systems(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/uv", "sync"])
+    with pytest.raises(SystemExit) as ended:
+        main.main(["sync"])
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == "uv-mutex: darwin is not supported; remove /opt/bin/uv, or run it on Linux\n"

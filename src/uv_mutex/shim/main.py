@@ -27,6 +27,8 @@ def main(words: list[str]) -> "NoReturn":
     :param words: the words after ``uv``.
     """
     try:
+        if sys.platform != "linux":
+            raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
         uv = executable.find(os.environ)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
             _guard(uv, words)
