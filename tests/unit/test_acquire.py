@@ -90,6 +90,7 @@ def test_gives_up_in_time_and_names_the_holder(lock: LockFile) -> None:
     assert not _busy(lock)
 
 
+@pytest.mark.slow
 def test_no_budget_at_all_never_ends_otherwise(lock: LockFile) -> None:
     """The alarm is due before the wait has begun, and must not go off outside it."""
     held = _take(lock)

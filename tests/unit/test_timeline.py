@@ -157,6 +157,7 @@ def test_text_that_is_not_for_xml(tmp_path: Path) -> None:
     assert "?" in rows(draw(tmp_path, line(command=odd)))[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["svg", "chrome"])
 def test_many_lines(tmp_path: Path, form: str) -> None:
     began = time.monotonic()
