@@ -196,6 +196,32 @@ def test_a_folder_without_a_project_table_is_a_root(tmp_path: Path) -> None:
     assert found.root == str(inner)
 
 
+_SPELLINGS = {
+    "plain": '[tool.uv.workspace]\nmembers = ["p/*"]\n',
+    "a date with a space": '[tool.x]\nday = 2026-11-24 10:00:00Z\n[tool.uv.workspace]\nmembers = ["p/*"]\n',
+    "an escaped key": '[tool.uv."work\\u0073pace"]\nmembers = ["p/*"]\n',
+    "an absolute pattern": '[tool.uv.workspace]\nmembers = ["{root}/p/*"]\n',
+}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
+@pytest.mark.parametrize("spelling", _SPELLINGS)
+def test_a_workspace_however_it_is_spelled(spelling: str, mark: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "ws", _SPELLINGS[spelling].format(root=tmp_path / "ws"), head=mark + _PROJECT)
+    inside, outside = (write(root / folder, head=mark + _PROJECT) for folder in ("p/inside", "q/outside"))
+    for folder, expected in ((inside, root), (outside, outside)):
+        os.chdir(folder)
+        found = find("sync")
+        assert found is not None
+        assert found.root == str(expected)
+
+
+@pytest.mark.parametrize("key", ["managed", '"man\\u0061ged"'])
+def test_unmanaged_however_it_is_spelled(key: str, here: Path) -> None:
+    write(here, f"[tool.uv]\n{key} = false\n", head="\ufeff" + _PROJECT)
+    assert find("sync") is None
+
+
 def test_unmanaged(here: Path) -> None:
     write(here, "[tool.uv]\nmanaged = false\n")
     assert find("sync") is None

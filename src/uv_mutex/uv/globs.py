@@ -3,17 +3,21 @@
 import os
 
 
-def matches(path: str, patterns: object, *, star_matches_slash: bool) -> bool:
+def matches(root: str, path: str, patterns: object, *, star_matches_slash: bool) -> bool:
     """Whether one of a workspace's patterns matches a folder.
 
-    :param path: the folder, relative to the workspace root.
+    :param root: the workspace root.
+    :param path: the folder, relative to the workspace root. An absolute pattern is held against its absolute path.
     :param patterns: what pyproject.toml says; a value that is not a list of strings matches nothing.
     :param star_matches_slash: whether `*`, `?` and `[…]` match "/" too.
     """
     if not isinstance(patterns, list):
         return False
     return any(
-        isinstance(pattern, str) and _matches(os.path.normpath(pattern), path, star_matches_slash)
+        isinstance(pattern, str)
+        and _matches(
+            os.path.normpath(pattern), f"{root}/{path}" if pattern.startswith("/") else path, star_matches_slash
+        )
         for pattern in patterns
     )
 

@@ -175,10 +175,9 @@ def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> s
     A project outside any workspace is its own root.
     """
     text = pyproject.read_text(f"{member}/pyproject.toml")
-    # Most files contain neither "managed" nor "workspace". For those no TOML parser is imported.
-    if "managed" in text and pyproject.table(text, "tool.uv").get("managed") is False:
+    if _may_have(text, "managed") and pyproject.table(text, "tool.uv").get("managed") is False:
         return None
-    if "workspace" in text and pyproject.table(text, "tool.uv.workspace"):
+    if _may_have(text, "workspace") and pyproject.table(text, "tool.uv.workspace"):
         return member
     above = _nearest_project(os.path.dirname(member))
     # Without a [project] table, uv takes a folder for a root, whatever is above it.
@@ -187,15 +186,23 @@ def _workspace_root(member: str, version_at_least: "Callable[[str], bool]") -> s
     return member
 
 
+def _may_have(text: str, key: str) -> bool:
+    """Whether a TOML text can have a key. Most have neither key, and for those no TOML parser is imported.
+
+    A key can be spelled in another way only by an escape, as in ``"work\\u0073pace"``.
+    """
+    return key in text or "\\" in text
+
+
 def _is_member(folder: str, root: str, version_at_least: "Callable[[str], bool]") -> bool:
     """Whether the workspace at ``root``, if there is one, includes a folder."""
     text = pyproject.read_text(f"{root}/pyproject.toml")
-    workspace = pyproject.table(text, "tool.uv.workspace") if "workspace" in text else {}
+    workspace = pyproject.table(text, "tool.uv.workspace") if _may_have(text, "workspace") else {}
     members, path = workspace.get("members"), folder[len(root) :].lstrip("/")
-    if not globs.matches(path, members, star_matches_slash=True):
+    if not globs.matches(root, path, members, star_matches_slash=True):
         return False
-    if globs.matches(path, workspace.get("exclude"), star_matches_slash=True):
+    if globs.matches(root, path, workspace.get("exclude"), star_matches_slash=True):
         return False
-    if globs.matches(path, members, star_matches_slash=False):
+    if globs.matches(root, path, members, star_matches_slash=False):
         return True
     return not version_at_least(_STAR_STOPS_AT_SLASH_SINCE)

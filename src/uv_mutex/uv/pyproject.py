@@ -45,7 +45,7 @@ def table(text: str, name: str) -> "dict[str, Any]":
 
 
 def read_text(path: str) -> str:
-    """The text of a file; empty if it can't be read, which uv will report."""
+    """The text of a file, without a byte order mark; empty if it can't be read, which uv will report."""
     content = b""
     try:
         for attempt in range(_ATTEMPTS):
@@ -56,7 +56,7 @@ def read_text(path: str) -> str:
                 break
     except OSError:
         pass
-    return content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def member_patterns(root: str) -> list[str]:
