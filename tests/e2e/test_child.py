@@ -225,7 +225,6 @@ def test_does_not_stop_where_uv_would_not(prologue: str, recorder: Recorder) -> 
         assert running.wait(60) == 7
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
 def test_the_child_dies_with_it(recorder: Recorder) -> None:
     with _running(_driver(str(recorder.path))) as running:
         child = recorder.pid

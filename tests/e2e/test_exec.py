@@ -148,7 +148,6 @@ def test_dies_of_the_signal_that_killed_the_command(project: Project) -> None:
     assert call(project, "uv", "sync", UV_MUTEX_TIMEOUT="5").returncode == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is of Linux")
 def test_the_command_dies_with_it(project: Project, recorder: Recorder) -> None:
     with recording(project, recorder) as running:
         running.kill()

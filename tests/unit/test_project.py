@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from uv_mutex.uv import commandline, project, pyproject
 from uv_mutex.uv.commandline import Call
@@ -86,9 +87,9 @@ def test_the_working_directory_no_longer_exists(tmp_path: Path) -> None:
 _MEMBERS = [
     ("a", "a", True, True),
     ("a", "b", False, False),
-    ("a/../b", "b", True, True),
-    ("./a", "a", True, True),
-    ("a/", "a", True, True),
+    ("a/../b", "b", False, True),
+    ("./a", "a", False, True),
+    ("a/", "a", False, True),
     ("*", "a", True, True),
     ("*", "a/b", True, False),
     ("p/*", "p/a", True, True),
@@ -139,15 +140,15 @@ def test_members(pattern: str, folder: str, before: bool, after: bool, tmp_path:
         assert found.environment == f"{found.root}/.venv"
 
 
-@pytest.mark.parametrize(("pattern", "folder", "excluded", "_after"), _MEMBERS)
-def test_exclusions(pattern: str, folder: str, excluded: bool, _after: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pattern", "folder", "before", "after"), _MEMBERS)
+def test_exclusions(pattern: str, folder: str, before: bool, after: bool, tmp_path: Path) -> None:
     """In the patterns of excluded folders a star always matches "/"."""
     root = workspace(tmp_path / "ws", "**", exclude=("none", pattern))
     member = write(root / folder)
     os.chdir(member)
     found = find("sync")
     assert found is not None
-    assert found.root == str(member if excluded else root)
+    assert found.root == str(member if before or after else root)
 
 
 def test_the_version_is_asked_only_where_versions_differ(tmp_path: Path) -> None:
@@ -214,6 +215,28 @@ def test_a_workspace_however_it_is_spelled(spelling: str, mark: str, tmp_path: P
         found = find("sync")
         assert found is not None
         assert found.root == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "version", "used"),
+    [
+        ("./p/*", "0.9.2", False),
+        ("./p/*", "0.9.3", True),
+        ("p/../p/*", "0.8.24", False),
+        ("p/*/", "0.11.4", False),
+        ("p/*/", "0.11.5", True),
+        ("p/*", "0.5.31", True),
+    ],
+)
+@pytest.mark.parametrize("key", ["members", "exclude"])
+def test_an_older_uv_normalizes_no_patterns(key: str, pattern: str, version: str, used: bool, tmp_path: Path) -> None:
+    others = "" if key == "members" else 'members = ["p/*"]\n'
+    root = write(tmp_path / "ws", f'[tool.uv.workspace]\n{others}{key} = ["{pattern}"]\n')
+    member = write(root / "p/a")
+    os.chdir(member)
+    found = project.find(parse("sync"), settings(), lambda wanted: Version(version) >= Version(wanted))
+    assert found is not None
+    assert found.root == str(root if used == (key == "members") else member)
 
 
 @pytest.mark.parametrize("key", ["managed", '"man\\u0061ged"'])

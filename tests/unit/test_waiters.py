@@ -26,8 +26,9 @@ def lock(tmp_path: Path) -> LockFile:
     return lock
 
 
-def test_a_wait_shows_from_half_a_second_on(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_shows_after_a_while(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "_RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(wait, "_SHOW_SECONDS", 2.0)
     held = acquire.take(lock, WaitBudget(1, quiet=True))
     sign = Path(lock.path).with_name(f"waiting.{HOST}.{os.getpid()}")
     seen: list[object] = []
@@ -37,7 +38,7 @@ def test_a_wait_shows_from_half_a_second_on(lock: LockFile, monkeypatch: pytest.
         seen.append(sign.exists())
         wait_until(sign.exists)
         sign.unlink()  # as `git clean -fdx` does
-        wait_until(sign.exists)
+        wait_until(lambda: bool(waiters.read(lock)))  # the file is empty for a moment
         seen.extend(waiters.read(lock))
         held.release()
 

@@ -20,6 +20,8 @@ _SCRIPT_FOLDER_SINCE = "0.12.0"
 #: From this version on, a star in the patterns of a workspace's members does not match "/". In the patterns of excluded
 #: folders it always matches "/".
 _STAR_STOPS_AT_SLASH_SINCE = "0.12.9"
+#: From these versions on, uv takes `.` and `..` out of such a pattern, and a slash at its end.
+_DOTS_SINCE, _SLASH_AT_END_SINCE = "0.9.3", "0.11.5"
 
 
 class Project:
@@ -198,11 +200,27 @@ def _is_member(folder: str, root: str, version_at_least: "Callable[[str], bool]"
     """Whether the workspace at ``root``, if there is one, includes a folder."""
     text = pyproject.read_text(f"{root}/pyproject.toml")
     workspace = pyproject.table(text, "tool.uv.workspace") if _may_have(text, "workspace") else {}
-    members, path = workspace.get("members"), folder[len(root) :].lstrip("/")
+    members, excluded = (_used_patterns(workspace.get(key), version_at_least) for key in ("members", "exclude"))
+    path = folder[len(root) :].lstrip("/")
     if not globs.matches(root, path, members, star_matches_slash=True):
         return False
-    if globs.matches(root, path, workspace.get("exclude"), star_matches_slash=True):
+    if globs.matches(root, path, excluded, star_matches_slash=True):
         return False
     if globs.matches(root, path, members, star_matches_slash=False):
         return True
     return not version_at_least(_STAR_STOPS_AT_SLASH_SINCE)
+
+
+def _used_patterns(patterns: object, version_at_least: "Callable[[str], bool]") -> list[str]:
+    """The patterns that can match with this uv: an older one does not normalize them, and then `./p/*` matches nothing.
+
+    :param patterns: what pyproject.toml says; a value that is not a list of strings has no patterns.
+    """
+
+    def is_used(pattern: str) -> bool:
+        if pattern == os.path.normpath(pattern) or version_at_least(_SLASH_AT_END_SINCE):
+            return True
+        return not pattern.endswith("/") and version_at_least(_DOTS_SINCE)
+
+    texts = patterns if isinstance(patterns, list) else []
+    return [pattern for pattern in texts if isinstance(pattern, str) and is_used(pattern)]
