@@ -38,7 +38,10 @@ def test_flock_came_first(seeing: list[Host], tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(ERROR)
     assert done.stderr.count(b"\n") == 1
-    assert b"UV_MUTEX_BACKEND=lease" in done.stderr
+    assert (
+        b"/.uv-mutex/lock: the project is locked by flock on other hosts or before; "
+        b"set UV_MUTEX_BACKEND=lease on all of them while none runs, and remove /"
+    ) in done.stderr
     # What it says helps.
     seeing[0].reach(f"{project}/.uv-mutex/backend").unlink()
     for host in seeing:
