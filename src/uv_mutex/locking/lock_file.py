@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import time
+from abc import ABC, abstractmethod
 
 from uv_mutex import files
 from uv_mutex.errors import MutexError
@@ -28,7 +29,7 @@ _HINTS = {
 }
 
 
-class LockTarget:
+class LockTarget(ABC):
     """What a lock is taken on: a :class:`LockFile` or an :class:`EnvironmentFolder`.
 
     ``path``: the file or folder. ``folder``: where the other files of the lock lie; None if there are none.
@@ -40,24 +41,24 @@ class LockTarget:
         self.path = path
         self.folder = folder
 
+    @abstractmethod
     def open(self) -> int:
         """Open it, and create it first if it is missing; return the descriptor.
 
         :raises MutexError: if that is not possible.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def recorded_backend(self) -> str | None:
         """The kind of lock that all hosts use here: FLOCK or LEASE; None if nobody has taken the lock yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record_backend(self, backend: str) -> str:
         """Write down the kind of lock, unless another call did; return what is written down then."""
-        raise NotImplementedError
 
+    @abstractmethod
     def file_mode(self) -> int:
         """The permissions for the files of the lock."""
-        raise NotImplementedError
 
     def names(self, prefix: str) -> list[str]:
         """The names of the files beside the lock that begin with ``prefix``; none if they can't be listed."""
