@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.disk import small_disk
+from support.history import add, file
 
-from uv_mutex.locking.lock_file import LockFile, LockTarget
+from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.records import history
-
-HOST = os.uname().nodename
-
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -24,16 +22,6 @@ def lock(tmp_path: Path) -> LockFile:
     """A lock whose folder is there."""
     (tmp_path / ".uv-mutex").mkdir()
     return LockFile(str(tmp_path))
-
-
-def add(lock: LockTarget, command: str = "uv sync", began: float = 5.0, status: int | None = 0) -> None:
-    """A call is over."""
-    history.append(lock, command, began, waited=1.5, held=0.25, prepared=True, status=status)
-
-
-def file(lock: LockFile, host: str = HOST) -> Path:
-    """A host's history."""
-    return Path(lock.path).with_name(f"calls.{host}")
 
 
 def test_silent_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

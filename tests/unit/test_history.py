@@ -7,11 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from support.history import HOST, add, file
 
-from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 from uv_mutex.records import history
-
-HOST = os.uname().nodename
 
 
 @pytest.fixture
@@ -19,16 +18,6 @@ def lock(tmp_path: Path) -> LockFile:
     """A lock whose folder is there."""
     (tmp_path / ".uv-mutex").mkdir()
     return LockFile(str(tmp_path))
-
-
-def add(lock: LockTarget, command: str = "uv sync", began: float = 5.0, status: int | None = 0) -> None:
-    """A call is over."""
-    history.append(lock, command, began, waited=1.5, held=0.25, prepared=True, status=status)
-
-
-def file(lock: LockFile, host: str = HOST) -> Path:
-    """A host's history."""
-    return Path(lock.path).with_name(f"calls.{host}")
 
 
 def test_what_is_written_is_read(lock: LockFile, tmp_path: Path) -> None:

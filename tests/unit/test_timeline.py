@@ -8,38 +8,14 @@ import math
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.timeline import draw, line
 
 from uv_mutex import cli
 from uv_mutex.commands.timeline.axis import Axis
 
 _SVG = "{http://www.w3.org/2000/svg}"
-
-
-def line(**fields: Any) -> str:
-    """A line of a log, with these fields instead."""
-    call = {
-        "time": 1_700_000_000.25,
-        "host": "node-1",
-        "pid": 4121,
-        "command": "uv run true",
-        "project": "/p",
-        "waited": 0.0,
-        "held": 0.01,
-        "prepared": False,
-        "exit": None,
-    }
-    return json.dumps({**call, **fields}) + "\n"
-
-
-def draw(tmp_path: Path, text: str | bytes, *words: str) -> Path:
-    """Draw a log; return the picture."""
-    log, output = tmp_path / "log", tmp_path / "out"
-    log.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert cli.main(["timeline", str(log), "-o", str(output), *words]) == 0
-    return output
 
 
 def rows(picture: Path) -> list[tuple[str, list[str]]]:
