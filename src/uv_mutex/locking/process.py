@@ -1,0 +1,137 @@
+"""Which process is meant. A name is not enough: containers share host names and process ids, and kernels reuse ids."""
+
+import os
+
+#: Where there is no /proc, or a sandbox hides a part of it. Nothing that is unknown equals anything.
+_UNKNOWN = "-"
+#: The places of the state, the parent and the start time in /proc/PID/stat, counted after the name of the program.
+_STATE, _PARENT, _START = 0, 1, 19
+
+
+class Process:
+    """A process of any host.
+
+    ``boot``: the boot id of its kernel. ``namespace``: the inode number of its PID namespace. ``pid``: its process id
+    there. ``start``: when it started, in clock ticks since the kernel booted; an exec does not change it.
+    """
+
+    __slots__ = ("boot", "namespace", "pid", "start")
+
+    def __init__(self, boot: str, namespace: str, pid: int, start: str) -> None:
+        self.boot = boot
+        self.namespace = namespace
+        self.pid = pid
+        self.start = start
+
+    def encode(self) -> str:
+        """The process as one word."""
+        return f"{self.boot}/{self.namespace}/{self.pid}/{self.start}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Process) and self.encode() == other.encode() and _UNKNOWN not in self._parts()
+
+    def __hash__(self) -> int:
+        return hash(self.encode())
+
+    def _parts(self) -> tuple[str, str, str]:
+        return self.boot, self.namespace, self.start
+
+    @property
+    def is_on_this_kernel(self) -> bool:
+        """Whether it runs, or ran, on the kernel of this process, maybe in another container."""
+        return self.boot != _UNKNOWN and self.boot == boot_id()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether its process id means the same to this process: same kernel, same PID namespace."""
+        return self.is_on_this_kernel and self.namespace != _UNKNOWN and self.namespace == pid_namespace()
+
+    @property
+    def is_alive(self) -> bool | None:
+        """Whether it still exists, zombies not counted; None if this process can't see it."""
+        if not self.is_visible:
+            return None
+        try:
+            fields = stat(self.pid)
+        except OSError:
+            # With hidepid, /proc does not show the processes of other users.
+            return None if _exists(self.pid) else False
+        return fields[_START] == self.start and fields[_STATE] not in "ZX"
+
+
+def this_process() -> Process:
+    """This process."""
+    return Process(boot_id(), pid_namespace(), os.getpid(), start_time("self"))
+
+
+def decode(word: str) -> Process | None:
+    """Read what :meth:`Process.encode` wrote; None if it is something else."""
+    parts = word.split("/")
+    if len(parts) != 4 or not all(parts) or not parts[2].isdecimal() or len(parts[2]) > 10:
+        return None
+    return Process(parts[0], parts[1], int(parts[2]), parts[3])
+
+
+def ancestors() -> list[Process]:
+    """This process and those above it, the nearest first, as far as /proc shows them."""
+    found: list[Process] = []
+    boot, namespace = boot_id(), pid_namespace()
+    pid = os.getpid()
+    try:
+        while pid:
+            fields = stat(pid)
+            found.append(Process(boot, namespace, pid, fields[_START]))
+            pid = int(fields[_PARENT])
+    except (OSError, IndexError, ValueError):
+        pass
+    return found
+
+
+def boot_id() -> str:
+    """The boot id of the kernel, which no two boots of any hosts share; "-" if it can't be told."""
+    return _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip() or _UNKNOWN
+
+
+def pid_namespace() -> str:
+    """The inode number of the PID namespace of this process; "-" if it can't be told, or if /proc is of another one."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return _UNKNOWN
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return _UNKNOWN
+
+
+def start_time(pid: int | str) -> str:
+    """When a process started, in clock ticks since the kernel booted; "-" if it can't be told."""
+    try:
+        return stat(pid)[_START]
+    except (OSError, IndexError):
+        return _UNKNOWN
+
+
+def stat(pid: int | str) -> list[str]:
+    """State, parent, and so on of a process that this one can see: /proc/PID/stat without its first two fields.
+
+    :raises OSError: if there is no such process, or if /proc does not show it.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
