@@ -281,12 +281,12 @@ class Host(Namespaces):
         )
 
     def shims(self) -> list[int]:
-        """Every shim that runs here, by its process id outside."""
-        door = os.fsencode(self.local / "shim/bin/uv")
+        """Every shim and every `uv-mutex exec` that runs here, by its process id outside."""
+        programs = {os.fsencode(self.local / "shim/bin" / name) for name in ("uv", "uv-mutex")}
         found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                if door in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                if not programs.isdisjoint(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")):
                     found.append(pid)
         return found
 

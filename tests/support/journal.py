@@ -18,8 +18,9 @@ if parent == 1:
     sys.exit(1)  # its uv is dead already
 with open(f"/proc/{{parent}}/stat") as file:
     shim = file.read().rpartition(")")[2].split()[1]
+namespace = os.stat("/proc/self/ns/pid").st_ino
 def note(what):
-    line = f"{{what}} {{socket.gethostname()}} {{shim}} {{parent}} {{time.monotonic()}}\\n"
+    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{time.monotonic()}}\\n"
     journal = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(journal, line.encode())
     os.close(journal)
@@ -38,11 +39,12 @@ note("leave")
 class Entry:
     """One line: what happened ("enter", "leave", "orphan"), to which build, when on the monotonic clock.
 
-    A build is known by its host, and its shim and uv there.
+    A build is known by its host, its PID namespace (an inode number), and its shim and uv there.
     """
 
     what: str
     host: str
+    namespace: int
     shim: int
     uv: int
     when: float
@@ -59,7 +61,10 @@ class Journal:
         """All lines so far."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         fields = (line.split() for line in lines)
-        return [Entry(what, host, int(shim), int(uv), float(when)) for what, host, shim, uv, when in fields]
+        return [
+            Entry(what, host, int(namespace), int(shim), int(uv), float(when))
+            for what, host, namespace, shim, uv, when in fields
+        ]
 
     def wait(self, wanted: Callable[[Entry], bool], *, timeout: float) -> Entry:
         """The first entry that is wanted, waited for."""
