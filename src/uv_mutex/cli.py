@@ -10,6 +10,9 @@ from pathlib import Path
 from uv_mutex import VERSION
 from uv_mutex.errors import MutexError, say
 
+#: Exit status after Ctrl-C, as a shell gives it.
+_INTERRUPTED = 130
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status.
@@ -30,6 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except MutexError as error:
         say(str(error))
         return error.status
+    except KeyboardInterrupt:
+        say("stopped by Ctrl-C; run it again to begin anew")
+        return _INTERRUPTED
     except BrokenPipeError:  # `uv-mutex status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -105,6 +111,8 @@ def _add_doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--peer", action="store_true", help="also try the lock out with a doctor that runs on another host"
     )
+    command.add_argument("-v", "--verbose", action="store_true", help="also list what is as it should be")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
     command.add_argument(
         "--seconds", type=seconds, default=60.0, metavar="N", help="how long to wait for that doctor; default: 60"
     )
@@ -147,10 +155,15 @@ Times are seconds since 1970 by the clock of the host that wrote them. A later v
 may add names, and will not change these."""
 _DOCTOR = """
 
-Checks the shim and PATH, what the real uv protects by itself, the kind of lock and on
-which hosts it excludes, the file server's clock where leases are used, permissions,
-files that killed calls left, and git. Each finding ends with what to do. The doctor
-creates the lock's folder, as a call does, and tries locks out on its own files there.
+The first line is the verdict: protected or not, and why. Lines with what is wrong, and
+what to do, follow; -v adds what was checked and is as it should be: the shim and PATH,
+what the real uv protects by itself, the kind of lock and on which hosts it excludes,
+the file server's clock where leases are used, permissions, files that killed calls
+left, and git. The doctor creates the lock's folder, as a call does, and tries locks out
+on its own files there. Outside a project it checks PATH alone.
+
+--json prints one object: protected, verdict, project, environment (paths, or null) and
+findings: for each its grade (ok, note, warning, not protected), fact and remedy.
 
 With --peer, run it on two hosts at once in the same project: each says whether it saw
 the other, and whether the lock of one excluded the other.
@@ -191,7 +204,10 @@ def _install(arguments: argparse.Namespace) -> int:
     folder = install(arguments.prefix)
     if arguments.wire:
         return _wire(folder.parent)
-    print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
+    if sys.stdout.isatty():
+        print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
+    else:  # `eval "$(uv-mutex install)"` takes the line
+        print(f"uv-mutex {VERSION} is in {folder.parent}", file=sys.stderr)
     # $PATH in quotes, since fish would split it; as bytes, since a path need not be UTF-8.
     sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
     return 0
@@ -238,7 +254,13 @@ def _exec(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from uv_mutex.commands.doctor.report import doctor
 
-    return doctor(arguments.project, with_peer=arguments.peer, seconds=arguments.seconds)
+    return doctor(
+        arguments.project,
+        with_peer=arguments.peer,
+        seconds=arguments.seconds,
+        verbose=arguments.verbose,
+        as_json=arguments.json,
+    )
 
 
 def seconds(text: str) -> float:

@@ -7,11 +7,16 @@ from uv_mutex.uv import commandline, executable, project
 from uv_mutex.uv.project import Project
 
 
+class NoProjectError(MutexError):
+    """There is no project to work on."""
+
+
 def project_at(folder: str | None) -> Project:
     """Find the project of a folder.
 
     :param folder: the folder; None for the working directory and the variables that uv reads.
-    :raises MutexError: if there is no project, or no working directory.
+    :raises NoProjectError: if there is no project.
+    :raises MutexError: if there is no working directory.
     """
     try:
         uv = executable.find(os.environ)
@@ -31,7 +36,7 @@ def project_at(folder: str | None) -> Project:
     except OSError as error:
         raise MutexError(f"the working directory can't be found: {error.strerror}; go to another folder") from None
     if found is None:
-        raise MutexError(
+        raise NoProjectError(
             f"{here if folder is None else folder} is in no project of uv: no pyproject.toml there or above; "
             "go to a project, or name its folder"
         )

@@ -81,7 +81,9 @@ def _lease(target: LockTarget, path: str, why: str) -> Iterator[Finding]:
             "move the project to another file system",
         )
         return
-    yield fine(f"{target.path} is locked by lease ({why}), and that excludes")
+    yield fine(
+        f"{target.path} is locked by lease ({why}), and that excludes", reason=f"{target.path} is locked by lease"
+    )
     skew = lock_trial.clock_skew(path)
     if abs(skew) > _SKEW_SECONDS:
         yield warning(
@@ -111,7 +113,10 @@ def _flock(target: LockTarget, mount: Mount | None, result: str, why: str) -> It
             "set UV_MUTEX_BACKEND=lease on every host",
         )
     else:
-        yield fine(f"{target.path} is locked by flock ({why}), and that excludes on this host")
+        yield fine(
+            f"{target.path} is locked by flock ({why}), and that excludes on this host",
+            reason=f"{target.path} is locked by flock",
+        )
         if mount is not None:
             yield _reach(mount, kind)
 

@@ -1,15 +1,17 @@
-"""`uv-mutex doctor`: check a project, and print a line for each finding."""
+"""`uv-mutex doctor`: check PATH and a project, and print a verdict and a line for each finding."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from uv_mutex import terminal
 from uv_mutex.commands import find_project
 from uv_mutex.commands.doctor import finding, lock_checks, peer, uv_versions
-from uv_mutex.commands.doctor.finding import Finding, bad, fine, warning
-from uv_mutex.errors import NoUvError
+from uv_mutex.commands.doctor.finding import Finding, bad, fine, note, warning
+from uv_mutex.commands.find_project import NoProjectError
+from uv_mutex.errors import NoUvError, say
 from uv_mutex.locking import lock_file
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv import executable
@@ -20,27 +22,74 @@ _OFF = ("off", "0", "false", "no")
 _PROGRAM_SECONDS = 20
 
 
-def doctor(folder: str | None, *, with_peer: bool, seconds: float) -> int:
-    """Check a project and print the findings; return the exit status: 0, 1 (warnings), or 2 (not protected).
+def doctor(folder: str | None, *, with_peer: bool, seconds: float, verbose: bool, as_json: bool) -> int:
+    """Check a project, print the verdict and the findings; return the exit status: 0, 1 (warnings), 2 (not protected).
 
-    :param folder: a folder of the project; None for the project that uv finds from the working directory.
+    :param folder: a folder of the project; None for the project that uv finds from the working directory. If that is
+        in no project, only PATH is checked.
     :param with_peer: also try the lock out with a doctor on another host.
     :param seconds: how long to wait for that doctor.
+    :param verbose: print what is as it should be, too.
+    :param as_json: print all of it as one JSON object.
     :raises MutexError: if there is no such project.
     """
-    project = find_project.project_at(folder)
-    worst = finding.FINE
-    for found in _findings(project, with_peer=with_peer, seconds=seconds):
-        worst = max(worst, found.grade)
-        line = terminal.printable(str(found))
-        sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
-        sys.stdout.flush()
+    try:
+        project: Project | None = find_project.project_at(folder)
+    except NoProjectError:
+        if folder is not None or with_peer:
+            raise
+        project = None
+    if with_peer:
+        say(f"waiting for a doctor on another host, for {seconds:g} s at most")
+    found = list(_findings(project, with_peer=with_peer, seconds=seconds))
+    worst = max(finding.FINE, *(each.grade for each in found))
+    verdict = _verdict(found, worst)
+    if as_json:
+        _print(json.dumps(_as_object(project, verdict, worst, found), indent=2))
+        return worst
+    _print(verdict)
+    for each in found:
+        if verbose or each.grade > finding.FINE:
+            _print(str(each))
+    if not verbose:
+        _print("uv-mutex doctor -v lists all that was checked")
     return worst
 
 
-def _findings(project: Project, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
-    yield fine(f"project {project.root}, environment {project.environment}")
+def _print(text: str) -> None:
+    """Print lines that can hold any path."""
+    lines = "".join(f"{terminal.printable(line)}\n" for line in text.split("\n"))
+    sys.stdout.buffer.write(lines.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+
+
+def _verdict(found: Sequence[Finding], worst: int) -> str:
+    """The first line: protected or not, and why."""
+    if worst == finding.BAD:
+        first = next(each for each in found if each.grade == finding.BAD)
+        return f"NOT PROTECTED: {first.fact}; {first.remedy}"
+    why = ", ".join(each.reason for each in found if each.reason)
+    return f"protected{' (see the warnings)' if worst == finding.WARNING else ''}: {why}"
+
+
+def _as_object(project: Project | None, verdict: str, worst: int, found: Sequence[Finding]) -> dict[str, object]:
+    return {
+        "protected": worst < finding.BAD,
+        "verdict": verdict,
+        "project": project.root if project else None,
+        "environment": project.environment if project else None,
+        "findings": [
+            {"grade": finding.WORDS[each.grade].lower(), "fact": each.fact, "remedy": each.remedy} for each in found
+        ],
+    }
+
+
+def _findings(project: Project | None, *, with_peer: bool, seconds: float) -> Iterator[Finding]:
     yield from _programs()
+    if project is None:
+        yield fine("the working directory is in no project of uv", "go to a project, or name its folder, to check that")
+        return
+    yield fine(f"project {project.root}, environment {project.environment}")
     targets = project_locks(project, keeps_lockfile=False)
     if not targets:
         yield warning(
@@ -70,11 +119,11 @@ def _programs() -> Iterator[Finding]:
     if version is None:
         yield warning(f"{uv} doesn't say which version of uv it is", "check that it runs: uv --version")
         return
-    yield fine(f"the real uv is {uv}, version {version}")
+    yield fine(f"the real uv is {uv}, version {version}", reason=f"before uv {version} at {uv}")
     for text in uv_versions.guards(version):
         yield fine(f"uv {version} by itself: {text}")
     for text in uv_versions.breaks(version):
-        yield fine(f"uv {version} without uv-mutex: {text}", "keep the shim first on PATH")
+        yield note(f"uv {version} without uv-mutex: {text}", "keep the shim first on PATH")
 
 
 def _shim() -> Finding:
@@ -91,7 +140,7 @@ def _shim() -> Finding:
     problem = _start_problem(first)
     if problem:
         return bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
-    return fine(f"the first uv on PATH is the shim {first}")
+    return fine(f"the first uv on PATH is the shim {first}", reason=f"uv is the shim {first}")
 
 
 def _folder_of_shim() -> str:
