@@ -33,12 +33,16 @@ def main(words: Sequence[str] | None = None) -> int:
     except MutexError as error:
         say(str(error))
         return error.status
+    except OSError as error:
+        # What could not be written must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `uv-mutex status | head`
+            return 1
+        say(f"{error.filename or 'cannot go on'}: {error.strerror}; mend that, and run this again")
+        return 2
     except KeyboardInterrupt:
         say("stopped by Ctrl-C; run it again to begin anew")
         return _INTERRUPTED
-    except BrokenPipeError:  # `uv-mutex status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return status
 
 
@@ -79,10 +83,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_prefix(command: argparse.ArgumentParser) -> None:
-    from uv_mutex.setup.install import DEFAULT_PREFIX
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL
 
     command.add_argument(
-        "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
+        "--prefix",
+        type=Path,
+        metavar="DIR",
+        help=f"default: {DEFAULT_PREFIX}, or {PREFIX_FOR_ALL} for root with --wire, and what was installed there",
     )
 
 
@@ -199,9 +206,10 @@ on the same project do not wait."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from uv_mutex.setup.install import install
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL, install
 
-    folder = install(arguments.prefix)
+    for_all = arguments.wire and os.geteuid() == 0
+    folder = install(arguments.prefix or (PREFIX_FOR_ALL if for_all else DEFAULT_PREFIX))
     if arguments.wire:
         return _wire(folder.parent)
     if sys.stdout.isatty():
@@ -229,12 +237,14 @@ def _wire(prefix: Path) -> int:
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:
-    from uv_mutex.setup.install import absolute, uninstall
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL, absolute, uninstall
     from uv_mutex.setup.path_setup import unwire
 
-    for path in unwire(absolute(arguments.prefix)):
+    own = absolute(arguments.prefix or DEFAULT_PREFIX)
+    prefix = PREFIX_FOR_ALL if arguments.prefix is None and os.geteuid() == 0 and not own.exists() else own
+    for path in unwire(prefix):
         print(f"restored {path}")
-    uninstall(arguments.prefix)
+    uninstall(prefix)
     return 0
 
 

@@ -181,3 +181,9 @@ def test_uvs_own_completion_goes_through(project: Project, shell: str, uv_versio
     assert done.returncode == 0
     assert (done.stdout, done.stderr) == (bare.stdout, bare.stderr)
     assert len(done.stdout) > 1000
+
+
+def test_output_that_cannot_be_written(project: Project) -> None:
+    done = run(project, ["sh", "-c", "uv-mutex completion bash >/dev/full"], project.env("newest"))
+    expected = b"uv-mutex: cannot go on: No space left on device; mend that, and run this again\n"
+    assert (done.returncode, done.stderr) == (2, expected)

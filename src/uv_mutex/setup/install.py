@@ -27,6 +27,8 @@ from uv_mutex.setup.manifest import MANIFEST, SHARE, Manifest, compiled, read_ma
 from uv_mutex.uv import executable
 
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
+#: Where root installs it for all users.
+PREFIX_FOR_ALL = Path("/opt/uv-mutex")
 _LIBRARIES = ("filelock", "packaging")
 #: Files of hooks/ that profiles and variables name by path, and their paths in the prefix.
 _NAMED = {
