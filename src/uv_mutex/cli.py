@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uv_mutex import VERSION
+from uv_mutex.commands.completion import Parser
 from uv_mutex.errors import MutexError, say
 
 #: Exit status after Ctrl-C, as a shell gives it.
@@ -46,22 +47,23 @@ def main(words: Sequence[str] | None = None) -> int:
     return status
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands. `--help` and the completion scripts are made from it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="uv-mutex", description="Run uv in parallel: a shim named uv lets one call at a time sync a project."
     )
     parser.add_argument("--version", action="version", version=f"uv-mutex {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
 
-    def add(name: str, run: object, summary: str, more: str = "") -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(
+    def add(name: str, run: object, summary: str, more: str = "") -> Parser:
+        command: Parser = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
+        parser.commands[name] = (command, summary)
         return command
 
     _add_install_options(add("install", _install, "install or upgrade the shim", _INSTALL))
