@@ -15,8 +15,6 @@ from uv_mutex.locking.lock_file import PAUSE_SECONDS
 
 _LIMIT = 1024
 _ATTEMPTS = 20
-#: Waiters count some seconds more than the lease lasts, so that its owner knows first.
-_MARGIN_SECONDS = 1.0
 _PROCESS = b"process="
 
 
@@ -145,7 +143,7 @@ class DeadOwnerWatcher:
         :param lease_seconds: how long the lease lasts unless it is renewed.
         """
         self._path = path
-        self._patience = lease_seconds + _MARGIN_SECONDS
+        self._patience = lease_seconds
         self._seen: Sight | None = None
         self._since = 0.0
         self._claims = 0
