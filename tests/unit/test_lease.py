@@ -100,8 +100,9 @@ class TestSharedOrder:
         records.append("run")
         assert not seen_by_edit, "the control: with the first look alone, neither would see the other"
         assert not run.still_excludes()
+        run.release()
         edit.release()
-        assert run.still_excludes()
+        assert _take(lock, shared=True).still_excludes()
 
     def test_taken_alone_after_the_second_look(self, lock: LockFile) -> None:
         run = _take(lock, shared=True)
@@ -110,6 +111,23 @@ class TestSharedOrder:
         edit = _take(lock)
         assert records, "the edit finds the record and waits"
         edit.release()
+
+    def test_come_and_gone_before_the_record(self, lock: LockFile) -> None:
+        """What the run found fresh is not what it was."""
+        run = _take(lock, shared=True)
+        time.sleep(0.02)  # as a uv takes, and longer than a tick of the kernel's clock
+        edit = _take(lock)
+        edit.record("uv add")
+        edit.release()
+        assert not os.path.exists(lease.marker(lock))
+        assert not run.still_excludes()
+
+    def test_other_shared_ones_do_no_harm(self, lock: LockFile) -> None:
+        run = _take(lock, shared=True)
+        other = _take(lock, shared=True)
+        other.record("uv run")
+        other.release()
+        assert run.still_excludes()
 
     def test_flock_needs_no_second_look(self, lock: LockFile) -> None:
         run = acquire.take(lock, WaitBudget(0, quiet=True, backend="flock"), shared=True)

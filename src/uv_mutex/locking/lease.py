@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+from uv_mutex import files
 from uv_mutex.locking import lease_marker
 from uv_mutex.locking.flock import TAKEN_OVER, HeldLock
 from uv_mutex.locking.lock_file import LEASE, LockTarget
@@ -94,10 +95,20 @@ class SharedLease(HeldLock):
     """
 
     backend = LEASE
-    __slots__ = ()
+    __slots__ = ("_changed",)
+
+    def __init__(self, target: LockTarget, fd: int, changed: int) -> None:
+        """
+        :param target: the lock.
+        :param fd: its descriptor.
+        :param changed: what :func:`_last_change` said before nobody held the lease.
+        """
+        super().__init__(target, fd, shared=True)
+        self._changed = changed
 
     def still_excludes(self) -> bool:
-        return lease_marker.look(marker(self.target)) is None
+        # One that has come and gone meanwhile wrote itself into the lock file.
+        return lease_marker.look(marker(self.target)) is None and _last_change(self.target) == self._changed
 
     def lost(self) -> str | None:
         return None
@@ -121,7 +132,7 @@ def take(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> He
     path = marker(target)
     watcher = lease_marker.DeadOwnerWatcher(path, LEASE_SECONDS)
     content = b"" if shared else lease_marker.content(LEASE_SECONDS)
-    since = 0.0
+    since, changed = 0.0, 0
 
     def create() -> bool:
         nonlocal since
@@ -129,14 +140,21 @@ def take(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> He
         return lease_marker.create(path, target.file_mode(), content)
 
     def attempt() -> bool:
+        nonlocal changed
         if shared:  # all that want it shared go on at once when its owner is done
+            changed = _last_change(target)
             return watcher.clear()
         return create() or (watcher.clear() and create())
 
     if not attempt():
         with Wait(target, budget) as wait:
             wait.poll(attempt)
-    return SharedLease(target, fd, shared=True) if shared else HeldLease(target, fd, content, since)
+    return SharedLease(target, fd, changed) if shared else HeldLease(target, fd, content, since)
+
+
+def _last_change(target: LockTarget) -> int:
+    """When an owner last wrote itself into the lock file, or took itself out, in ns by the file server's clock."""
+    return files.stat_on_server(target.path).st_mtime_ns
 
 
 def _clock() -> float:
