@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +33,8 @@ class Machine:
         need.root()
         need.executable("setpriv")
         self.folder = folder
+        #: The kind of lock that all users ask for; empty for the one that the file system has.
+        self.backend = ""
         folder.chmod(0o755)
         shutil.copy(uv("newest"), folder / "uv")
         python = [self._python(), "-m", "uv_mutex", "install", "--prefix", str(folder / "shim")]
@@ -85,6 +89,7 @@ class Machine:
             "UV_PYTHON": self._python(),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.folder}/log",
+            "UV_MUTEX_BACKEND": self.backend,
             **extra,
         }
         identity = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else []
@@ -123,8 +128,9 @@ def waits(machine: Machine, holder: int, waiter: int, umask: str = "022") -> Non
     assert max(line["waited"] for line in read_log(machine.folder / "log")) > 2
 
 
-@pytest.mark.parametrize("umask", ["002", "022"])
-def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str) -> None:
+@pytest.mark.parametrize(("umask", "backend"), [("002", ""), ("022", ""), ("002", "lease")])
+def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str, backend: str) -> None:
+    machine.backend = backend
     machine.own(ROOT, 0o2775)
     names = [f"pkg-{number}" for number in range(10)]
     for name in names:
@@ -147,8 +153,9 @@ def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str) -
         assert all(f'"{name}>=' in text for name in names)
 
 
-@pytest.mark.parametrize(("first", "second"), [(ROOT, ALICE), (ALICE, ROOT)])
-def test_root_and_a_user(machine: Machine, first: int, second: int) -> None:
+@pytest.mark.parametrize(("first", "second", "backend"), [(ROOT, ALICE, ""), (ALICE, ROOT, ""), (ALICE, ROOT, "lease")])
+def test_root_and_a_user(machine: Machine, first: int, second: int, backend: str) -> None:
+    machine.backend = backend
     machine.own(ALICE, 0o755)
     for user in (first, second):
         done = machine.run(user, ["uv", "sync"])
@@ -156,6 +163,24 @@ def test_root_and_a_user(machine: Machine, first: int, second: int) -> None:
     waits(machine, first, second)
     done = machine.run(second, ["uv", "run", "python", "-c", "import demo"])
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_lease_of_another_user_who_was_killed(machine: Machine) -> None:
+    machine.backend = "lease"
+    machine.own(ROOT, 0o2775)
+    command = machine.command(ALICE, ["uv", "sync"], "002", BUILD_SECONDS="60")
+    holding = subprocess.Popen(command, cwd=machine.project)
+    inside = machine.journal.wait(lambda entry: entry.what == "enter", timeout=60)
+    marker = machine.lock.with_name("lock.lease")
+    assert (marker.stat().st_uid, marker.stat().st_mode & 0o777) == (ALICE, 0o664)
+    os.kill(inside.shim, signal.SIGKILL)
+    holding.wait()
+    assert marker.exists()
+    began = time.monotonic()
+    (done,) = machine.herd(machine.command(BOB, ["uv", "sync"], "002"))
+    assert done.returncode == 0, done.stderr.decode()
+    assert time.monotonic() - began < 20, "a lease would take 30 s to end"
+    assert not marker.exists()
 
 
 def test_project_that_one_may_write(machine: Machine) -> None:

