@@ -90,6 +90,25 @@ def test_an_unseen_holder_is_known_by_its_mark(lock: LockFile) -> None:
     assert _level(lock, _mark(lock, _UNSEEN)) == 0, "it is free"
 
 
+def test_a_holder_on_another_host(lock: LockFile) -> None:
+    """Which numbers the device of a network file system in its own way."""
+    far = Process("another-boot", "1", 77, "5")
+    held = _take(lock, far)
+    assert _level(lock, f"1:2:{_owner(far).token}") == 1
+    assert _level(lock, f"1:2:{_owner(_UNSEEN).token}") == 0
+    held.release()
+
+
+def test_a_holder_of_an_earlier_version(lock: LockFile) -> None:
+    """It wrote down, and left in the environment, only its host and process id."""
+    held = _take(lock, None)
+    Path(lock.path).write_bytes(b"4121 5.5 node-3 uv sync\t0\n")
+    status = os.stat(lock.path)
+    assert _level(lock, f"{status.st_dev}:{status.st_ino}:node-3/4121/5.5") == 1
+    assert _level(lock, f"{status.st_dev}:{status.st_ino}:node-3/4121/6.5") == 0
+    held.release()
+
+
 def test_where_proc_hides_who_is_above(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hidepid, the processes of other users can't be seen."""
     parent, chain = _parent(), process.ancestors()

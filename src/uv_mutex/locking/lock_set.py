@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _ReplacedError(Exception):
-    """What was opened is not what others take by now."""
+    """What was opened is not what others take by now, or its level is not right any more."""
 
 
 def take(
@@ -39,7 +39,7 @@ def take(
     while True:
         try:
             return _take_in_order(targets, budget, environ, shared=shared)
-        except _ReplacedError:  # the new file has another place in the order: so all are taken anew
+        except _ReplacedError:  # a new file has another place in the order: so all are taken anew
             pass
         except OSError as error:
             if error.errno != errno.ESTALE:
@@ -66,6 +66,8 @@ def _take_in_order(
             if found:
                 lock, number = found
                 held.append(lock)
+                if not levels.is_below_holder(base, number, CallsAbove(environ)):
+                    raise _ReplacedError
                 lock.record(budget.command)
                 _settle(lock, number, budget)
     except BaseException:
@@ -105,7 +107,7 @@ def _take_level(
 
     :param fd: the descriptor of ``base``, which the lock closes in the end.
     :returns: the lock and its level; None if there can be none at that level.
-    :raises _ReplacedError: if that is another file or another level by now.
+    :raises _ReplacedError: if that is another file by now.
     """
     try:
         number = levels.find(base, fd, CallsAbove(environ))
@@ -124,9 +126,6 @@ def _take_level(
     if lock is None:
         raise _ReplacedError
     lock.base = base
-    if number and not levels.is_below_holder(base, number, CallsAbove(environ)):
-        lock.release()
-        raise _ReplacedError
     return lock, number
 
 

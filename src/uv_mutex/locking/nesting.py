@@ -28,7 +28,7 @@ class CallsAbove:
         """
         :param environ: the environment, with the marks that outer calls left.
         """
-        self._marks = environ.get(HELD, "").split(" ")
+        self._marks = [mark.rpartition(":") for mark in environ.get(HELD, "").split(" ")]
         self._chain: list[Process] | None = None
         self._is_whole = False
 
@@ -40,9 +40,10 @@ class CallsAbove:
         :raises OSError: if the lock file is gone.
         """
         status = os.fstat(fd)
-        place = f"{status.st_dev}:{status.st_ino}:"
-        tokens = [mark.removeprefix(place) for mark in self._marks if mark.startswith(place)]
+        here = f"{status.st_dev}:{status.st_ino}"
         found = None if target.folder is None else owner.decode(os.pread(fd, owner.RECORD_BYTES, 0))
+        # Each host numbers the devices of network file systems for itself, but a token names one lock alone.
+        tokens = [token for place, _, token in self._marks if place == here or (found and token == found.token)]
         if found is None and not tokens:
             return False
         is_above = bool(found and found.process and self._is_above(found.process))
@@ -56,11 +57,9 @@ class CallsAbove:
         :param found: the owner in the lock file; None if it names none.
         """
         marked = owner.process_of(token)
-        if marked is None:
-            return False
-        is_above = self._is_above(marked)
+        is_above = self._is_above(marked) if marked else None
         if is_above is None:
-            return found is None or token == found.token
+            return token == found.token if found else marked is not None
         return is_above
 
     def _is_above(self, wanted: "Process") -> bool | None:
