@@ -108,8 +108,13 @@ def test_what_cannot_be_taken_leaves_no_lock_and_no_trace(lock: LockFile, tmp_pa
         held.release()
 
 
-def test_waits_for_a_call_below_a_dead_owner(lock: LockFile) -> None:
-    _one(lock).release()
+each_kind = pytest.mark.parametrize("kind", ["flock", "lease"])
+
+
+@each_kind
+def test_waits_for_a_call_below_a_dead_owner(lock: LockFile, kind: str) -> None:
+    os.close(lock.open())
+    assert lock.record_backend(kind) == kind
     nested = _one(lock.beside("1"))
     nested.record("uv lock")
     with pytest.raises(MutexError) as caught:
@@ -150,7 +155,10 @@ def _held_above(lock: LockFile) -> HeldLock:
     return held
 
 
-def test_siblings_exclude_each_other(lock: LockFile) -> None:
+@each_kind
+def test_siblings_exclude_each_other(lock: LockFile, kind: str) -> None:
+    os.close(lock.open())
+    assert lock.record_backend(kind) == kind
     above = _held_above(lock)
     (held,) = _take(lock)
     assert (held.target.path, held.base) == (f"{lock.path}.1", lock)
