@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -129,11 +130,12 @@ def test_whoever_waits_follows_to_the_new_file(lock: LockFile, tmp_path: Path, d
         wait_until(lambda: _blocked_in_flock(waiter.pid))
         old = tmp_path / deleted
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-        second = _take(lock)
-        inode = os.stat(lock.path).st_ino
+        second = lock.open()
+        fcntl.flock(second, fcntl.LOCK_EX)
+        inode = os.fstat(second).st_ino
         first.release()  # the waiter has the old file's lock now
         wait_until(lambda: _blocked_in_flock(waiter.pid, inode))
-        second.release()
+        os.close(second)
         assert _said(waiter) == f"taken {inode}"
 
 

@@ -13,6 +13,7 @@ from support.terminal import wait_until
 from uv_mutex.locking import acquire, wait, waiters
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 from uv_mutex.locking.owner import LockOwner, decode
+from uv_mutex.locking.process import this_process
 from uv_mutex.locking.wait import WaitBudget
 
 HOST = os.uname().nodename
@@ -82,6 +83,20 @@ def test_record(record: bytes, expected: tuple[object, ...]) -> None:
     holder = decode(record)
     assert holder
     assert (holder.pid, holder.host, holder.since, holder.command, holder.uid) == expected
+
+
+def test_a_record_names_the_process() -> None:
+    here = this_process()
+    for uid in (None, 7):
+        written = LockOwner(1, "h", 2.0, "uv add", uid, process=here)
+        read = decode(written.encode())
+        assert read
+        assert (read.process, read.uid, read.command) == (here, uid, "uv add")
+        assert read.token == written.token == f"{here.encode()}/2.0"
+    assert len(LockOwner(1, "h", 2.0, "x" * 9999, 7, process=here).encode()) == 4096
+    read = decode(b"4121 5.5 node-3 uv sync\t1000\n")  # before processes were written down
+    assert read
+    assert (read.process, read.token) == (None, "node-3/4121/5.5")
 
 
 @pytest.mark.parametrize(

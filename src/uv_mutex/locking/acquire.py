@@ -1,4 +1,4 @@
-"""Take a lock: choose its kind, wait for it, and make sure that it is the one that the others take."""
+"""Take one lock: choose its kind, wait for it, and make sure that it is the one that the others take."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from uv_mutex.errors import MutexError
 from uv_mutex.locking import filesystem, network_cache
 from uv_mutex.locking.flock import MISSING_ERRORS, HeldLock, try_flock
 from uv_mutex.locking.lock_file import FLOCK, GONE_ERRORS, LEASE, PAUSE_SECONDS, LockFile, LockTarget
+from uv_mutex.locking.turnstile import Turnstile
 from uv_mutex.locking.wait import Wait, WaitBudget
 
 TYPE_CHECKING = False
@@ -22,27 +23,43 @@ def take(target: LockTarget, budget: WaitBudget, *, shared: bool = False) -> Hel
     :param shared: as one of many, only to keep others from changing anything.
     :raises MutexError: if it can't be taken, or the time to wait is over.
     """
-    waited = budget.waited
     while True:
-        recorded = target.recorded_backend()
+        lock = take_opened(target, target.open(), budget, shared=shared)
+        if lock is not None:
+            return lock
+
+
+def take_opened(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+    """Take a lock whose file is open already, and wait for it if another call holds it.
+
+    :param target: what to lock.
+    :param fd: its descriptor, which is closed if that fails.
+    :param budget: how long to wait, and whether to be quiet.
+    :param shared: as one of many.
+    :returns: None if others take another file by now: open it anew.
+    :raises MutexError: if it can't be taken, or the time to wait is over.
+    """
+    waited = budget.waited
+    recorded = target.recorded_backend()
+    try:
         if budget.backend and recorded and budget.backend != recorded:
+            os.close(fd)
             raise _mixed(target, f"UV_MUTEX_BACKEND={budget.backend}", recorded)
-        fd = target.open()
+        lock = _wait_for(fd, target, budget, budget.backend or recorded, shared=shared)
         try:
-            lock = _wait_for(fd, target, budget, budget.backend or recorded, shared=shared)
-            try:
-                if _is_agreed(lock, recorded) and _is_current(fd, target):
-                    network_cache.outlast(target, fd, shared=shared, waited=budget.waited > waited)
-                    return lock
-            except BaseException:
-                lock.release()
-                raise
-            # `git clean -fdx` removed the folder while we waited, or another kind of lock came first.
+            if _is_agreed(lock, recorded) and _is_current(fd, target):
+                network_cache.outlast(target, fd, shared=shared, waited=budget.waited > waited)
+                return lock
+        except BaseException:
             lock.release()
-        except OSError as error:
-            if error.errno not in GONE_ERRORS:
-                raise target.cannot("lock", error) from None
-            time.sleep(PAUSE_SECONDS)  # another call removed the file or its folder
+            raise
+        # `git clean -fdx` removed the folder while we waited, or another kind of lock came first.
+        lock.release()
+    except OSError as error:
+        if error.errno not in GONE_ERRORS:
+            raise target.cannot("lock", error) from None
+        time.sleep(PAUSE_SECONDS)  # another call removed the file or its folder
+    return None
 
 
 def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | None, *, shared: bool) -> HeldLock:
@@ -68,9 +85,11 @@ def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | Non
 def _wait_for_flock(fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
     """Wait for the flock; None if the file system has none."""
     try:
-        if not try_flock(fd, shared=shared):
-            with Wait(target, budget) as wait:
-                wait.wait_for_flock(fd, shared=shared)
+        with Turnstile(target, shared=shared) as turnstile:
+            if not (turnstile.is_free() and try_flock(fd, shared=shared)):
+                with Wait(target, budget) as wait:
+                    turnstile.wait(wait)
+                    wait.wait_for_flock(fd, shared=shared)
     except OSError as error:
         if error.errno not in MISSING_ERRORS or target.folder is None:
             raise

@@ -57,6 +57,10 @@ class LockTarget(ABC):
         """Write down the kind of lock, unless another call did; return what is written down then."""
 
     @abstractmethod
+    def beside(self, suffix: str) -> "LockFile":
+        """Another lock file for the same thing: a level of this lock, or its turnstile."""
+
+    @abstractmethod
     def file_mode(self) -> int:
         """The permissions for the files of the lock."""
 
@@ -94,6 +98,9 @@ class EnvironmentFolder(LockTarget):
 
     def record_backend(self, backend: str) -> str:
         return backend
+
+    def beside(self, suffix: str) -> "LockFile":
+        return LockFile(self.path, f"lock.{suffix}")
 
     def file_mode(self) -> int:
         return 0o600
@@ -168,6 +175,9 @@ class LockFile(LockTarget):
     def file_mode(self) -> int:
         """The permissions for the files of the lock: whoever may write the folder may take the lock."""
         return (os.stat(self.above).st_mode | 0o600) & 0o666
+
+    def beside(self, suffix: str) -> "LockFile":
+        return LockFile(self.above, f"{self.name}.{suffix}")
 
     @property
     def backend_file(self) -> str:

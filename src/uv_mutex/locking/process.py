@@ -87,6 +87,14 @@ def ancestors() -> list[Process]:
     return found
 
 
+def is_whole(chain: list[Process]) -> bool:
+    """Whether :func:`ancestors` saw all of them, up to the first process of this PID namespace."""
+    try:
+        return stat(chain[-1].pid)[_PARENT] == "0"
+    except (OSError, IndexError):
+        return False
+
+
 def boot_id() -> str:
     """The boot id of the kernel, which no two boots of any hosts share; "-" if it can't be told."""
     return _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip() or _UNKNOWN

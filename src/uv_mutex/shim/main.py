@@ -47,7 +47,6 @@ def _guard(uv: str, words: list[str]) -> None:
 
     :raises MutexError: if the lock can't be taken.
     """
-    from uv_mutex.locking.nesting import held_by_ancestor
     from uv_mutex.shim.project_locks import project_locks
     from uv_mutex.uv import commandline, project
 
@@ -71,7 +70,6 @@ def _guard(uv: str, words: list[str]) -> None:
     if found is None:
         return
     locks = project_locks(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    locks = [lock for lock in locks if not held_by_ancestor(lock, os.environ)]
     if locks:
         _GuardedCall(uv, call, found, locks).go()
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -> list[LockTarget]:
-    """The locks that a call on this project needs, in the order to take them; none if it can't write anything.
+    """The locks that a call on this project needs, its own first; none if it can't write anything.
 
     :param project: the project.
     :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.

@@ -3,7 +3,7 @@
 import os
 import time
 
-from uv_mutex.locking import acquire, nesting, network_cache
+from uv_mutex.locking import acquire, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.records import history
@@ -42,7 +42,7 @@ class LockSession:
     ) -> None:
         """
         :param project: the project that the call works on.
-        :param targets: the locks, in the order to take them.
+        :param targets: the locks; that of the project, if it is one of them, comes first.
         :param command: what they are held for, in a word or two; others can read it.
         :param words: the whole command line, for UV_MUTEX_LOG.
         :param quiet: say nothing while waiting.
@@ -69,19 +69,20 @@ class LockSession:
         :param shared: as one of many. To undo something, the locks are taken alone for a moment.
         :raises MutexError: if they can't be taken.
         """
-        self._take_all(shared=shared)
-        if shared and any(lock.previous_owner_died for lock in self._locks):
-            self.release()
-            self._take_all(shared=False)
-            self.release()
-            self._take_all(shared=True)
+        try:
+            self._take_all(shared=shared)
+            if shared and any(lock.previous_owner_died for lock in self._locks):
+                self.release()
+                self._take_all(shared=False)
+                self.release()
+                self._take_all(shared=True)
+        except BaseException:
+            lock_set.release(self._locks)
+            raise
         self._taken = time.monotonic()
 
     def _take_all(self, *, shared: bool) -> None:
-        for target in self._targets:
-            lock = acquire.take(target, self._budget, shared=shared)
-            self._locks.append(lock)
-            lock.record(self._command)
+        self._locks = lock_set.take(self._targets, self._budget, os.environ, shared=shared)
         root, member = self._project.root, self._project.member
         network_cache.reread(root, [f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
         if not shared:
@@ -90,15 +91,16 @@ class LockSession:
     def _undo_half_done(self) -> None:
         """Undo what a dead owner of one of the locks left half done, in the environment that it worked on."""
         for lock in self._locks:
-            began, target = lock.previous_owner_began, lock.target
-            if began is not None and isinstance(target, LockFile):
+            began, target = lock.previous_owner_began, lock.base
+            if began is not None:
                 from uv_mutex.environment import recovery
 
+                environment, root = self._project.environment, self._project.root
                 # Below the project lock it may have worked on another environment than this call does.
-                owns_venv = target.name == "lock"
-                environment = f"{target.above}/.venv" if owns_venv else self._project.environment
-                root = target.above if owns_venv else self._project.root
+                if isinstance(target, LockFile) and target.name == "lock":
+                    environment, root = f"{target.above}/.venv", target.above
                 recovery.undo_half_done(environment, f"{root}/uv.lock", began)
+                lock.previous_owner_began = None
 
     def outlast_recent_runs(self) -> None:
         """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""
@@ -106,7 +108,7 @@ class LockSession:
 
         for lock in self._locks:
             began = time.monotonic()
-            if recent_runs.outlast(lock.target, self._project.environment):
+            if recent_runs.outlast(lock.base, self._project.environment):
                 self._budget.waited += time.monotonic() - began
 
     def retake(self, *, shared: bool) -> None:
