@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
 _GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+#: The calls for which uv changes nothing if the environment is fresh.
+_PREPARING = ("run", "sync")
 _OFF = ("off", "0", "false", "no")
 
 
@@ -93,10 +95,8 @@ class _GuardedCall:
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
         try:
-            if self._call.subcommand == "run":
-                self._run()
-            elif self._call.subcommand == "sync":
-                self._sync()
+            if self._call.subcommand in _PREPARING:
+                self._work_unless_fresh()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
@@ -104,46 +104,43 @@ class _GuardedCall:
             self._session.write(prepared=False, status=error.status)
             raise
 
-    def _run(self) -> "NoReturn":
-        """Prepare unless fresh; then, without the lock, let the user's command run."""
-        prepared = False
+    def _work_unless_fresh(self) -> "NoReturn":
+        """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         self._session.take(shared=True)
         if not self._note.fresh():
             self._session.retake(shared=False)
             if not self._note.fresh():
+                if self._call.subcommand != "run":
+                    self._end_like(self._work_under_lock(), prepared=True)
                 self._prepare()
-                prepared = True
+                self._hand_over(self._call.words_after_preparation(), prepared=True)
+        self._hand_over(self._call.words, prepared=False)
+
+    def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
+        """Release the lock and let the real uv replace this process."""
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
+        self._session.leave_record(self._call.subcommand)
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
+        child.exec_uv(self._uv, words)
+
+    def _preparation_words(self) -> list[str]:
+        if self._call.subcommand != "run":
+            return self._call.words
+        return self._call.preparation_words(child.true_command(), self._project.project_option)
 
     def _prepare(self) -> None:
         """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
-        self._session.outlast_recent_runs()
-        self._note.before_preparation()
-        words = self._call.preparation_words(child.true_command(), self._project.project_option)
-        ended = self._run_child(words, empty_stdin=True)
+        ended = self._work_under_lock(empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
-        self._note_as_fresh()
 
-    def _sync(self) -> "NoReturn":
-        """Let uv check a fresh environment beside others; let it work on any other one alone."""
-        self._session.take(shared=True)
-        while True:
-            if self._note.fresh():
-                self._end_like(self._run_child(self._call.words))
-            self._session.retake(shared=False)
-            if not self._note.fresh():
-                self._end_like(self._work_under_lock(), prepared=True)
-            self._session.retake(shared=True)
-
-    def _work_under_lock(self) -> "Ended":
+    def _work_under_lock(self, *, empty_stdin: bool = False) -> "Ended":
+        """Run uv, and note what became of a preparation."""
         self._session.outlast_recent_runs()
         self._note.before_preparation()
-        ended = self._run_child(self._call.words)
-        if ended.ok and self._call.subcommand == "sync":
+        ended = self._run_child(self._preparation_words(), empty_stdin=empty_stdin)
+        if ended.ok and self._call.subcommand in _PREPARING:
             self._note_as_fresh()
         return ended
 
