@@ -75,10 +75,16 @@ class _RecentRuns:
         self.outlasted: list[RunFile] = []
         self._server_times: dict[str, float | None] = {}
         for file in found:
-            if not file.is_own and any(file.runs()):
-                self._add_unseen(self._age(file))
-            if not file.is_own or not self._add_own(file):
+            awaited = self._add_own(file) if file.is_own else self._add_other(file)
+            if not awaited:
                 self.outlasted.append(file)
+
+    def _add_other(self, file: "RunFile") -> bool:
+        """Add the last run of another kernel; none of them can wait for this process."""
+        age = self._age(file)
+        if age < _UNSEEN_SECONDS and any(file.runs()):  # 500 hosts have many old files: they are not read
+            self._add_unseen(age)
+        return False
 
     def _add_own(self, file: "RunFile") -> bool:
         """Add the runs of this kernel, whose clock is that of this process; return whether one waits for it."""
