@@ -100,6 +100,23 @@ class FreshnessNote:
             note_file.write(self._project.environment, self._project.root, key, note)
         return True
 
+    def inputs_digest(self, words: "Sequence[str]") -> str | None:
+        """A digest of all that decides whether a preparation fails, but for the machine and the environment's contents.
+
+        :param words: the words that uv is given for the preparation.
+        :returns: None if it can't be told.
+        """
+        import hashlib
+
+        from uv_mutex.environment import inputs
+
+        try:
+            lines = inputs.describe_inputs(self._project, self._config_file, self._environ)
+        except inputs.UnsupportedInputsError:
+            return None
+        text = repr((self._keys()[0], lines, words))
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
     def _keys(self) -> tuple[str, ...]:
         return request_key.keys(self._project, self._call, self._environ, self._uv, self._config_file)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from uv_mutex import terminal
 from uv_mutex.errors import MutexError, say
 from uv_mutex.shim import child
 from uv_mutex.uv import executable
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
 _GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+#: The calls for which uv changes nothing if the environment is fresh.
+_PREPARING = ("run", "sync")
+#: From this exit status on, as a shell gives it, a signal ended the call.
+_KILLED = 128
 _OFF = ("off", "0", "false", "no")
 
 
@@ -79,6 +84,7 @@ class _GuardedCall:
 
     def __init__(self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]") -> None:
         from uv_mutex.environment import freshness
+        from uv_mutex.records.failed_preparation import FailureFile
         from uv_mutex.shim.session import LockSession
 
         self._uv = uv
@@ -87,14 +93,13 @@ class _GuardedCall:
         command = f"uv {call.subcommand}"
         self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
         self._note = freshness.FreshnessNote(project, call, os.environ, uv)
+        self._failures = FailureFile(locks[0])
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
         try:
-            if self._call.subcommand == "run":
-                self._run()
-            elif self._call.subcommand == "sync":
-                self._sync()
+            if self._call.subcommand in _PREPARING:
+                self._work_unless_fresh()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
         except MutexError as error:
@@ -102,48 +107,66 @@ class _GuardedCall:
             self._session.write(prepared=False, status=error.status)
             raise
 
-    def _run(self) -> "NoReturn":
-        """Prepare unless fresh; then, without the lock, let the user's command run."""
-        prepared = False
+    def _work_unless_fresh(self) -> "NoReturn":
+        """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         self._session.take(shared=True)
-        if not self._note.fresh():
+        if not self._is_fresh():
             self._session.retake(shared=False)
-            if not self._note.fresh():
+            if not self._is_fresh():
+                if self._call.subcommand != "run":
+                    self._end_like(self._work_under_lock(), prepared=True)
                 self._prepare()
-                prepared = True
+                self._hand_over(self._call.words_after_preparation(), prepared=True)
+        self._hand_over(self._call.words, prepared=False)
+
+    def _is_fresh(self) -> bool:
+        if self._note.fresh():
+            return True
+        failed = self._failures.while_waiting(self._failure_digest)
+        if failed is None:
+            return False
+        self._session.release()
+        raise MutexError(
+            f"while this call waited, {terminal.printable(f'{failed.command} (pid {failed.pid} on {failed.host})')} "
+            f"failed to prepare the same environment with exit status {failed.status}, as a call before it did; "
+            "run this call again to see the error",
+            failed.status,
+        )
+
+    def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
+        """Release the lock and let the real uv replace this process."""
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
+        self._session.leave_record(self._call.subcommand)
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
+        child.exec_uv(self._uv, words)
+
+    def _preparation_words(self) -> list[str]:
+        if self._call.subcommand != "run":
+            return self._call.words
+        return self._call.preparation_words(child.true_command(), self._project.project_option)
 
     def _prepare(self) -> None:
         """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
-        self._session.outlast_recent_runs()
-        self._note.before_preparation()
-        words = self._call.preparation_words(child.true_command(), self._project.project_option)
-        ended = self._run_child(words, empty_stdin=True)
+        ended = self._work_under_lock(empty_stdin=True)
         if not ended.ok:
             self._end_like(ended, prepared=True)
-        self._note_as_fresh()
 
-    def _sync(self) -> "NoReturn":
-        """Let uv check a fresh environment beside others; let it work on any other one alone."""
-        self._session.take(shared=True)
-        while True:
-            if self._note.fresh():
-                self._end_like(self._run_child(self._call.words))
-            self._session.retake(shared=False)
-            if not self._note.fresh():
-                self._end_like(self._work_under_lock(), prepared=True)
-            self._session.retake(shared=True)
-
-    def _work_under_lock(self) -> "Ended":
+    def _work_under_lock(self, *, empty_stdin: bool = False) -> "Ended":
+        """Run uv, and note what became of a preparation."""
         self._session.outlast_recent_runs()
         self._note.before_preparation()
-        ended = self._run_child(self._call.words)
-        if ended.ok and self._call.subcommand == "sync":
-            self._note_as_fresh()
+        ended = self._run_child(self._preparation_words(), empty_stdin=empty_stdin)
+        if self._call.subcommand in _PREPARING:
+            if ended.ok:
+                self._failures.remove()
+                self._note_as_fresh()
+            elif ended.shell_status < _KILLED:
+                self._failures.add(self._failure_digest(), ended.status, f"uv {self._call.subcommand}")
         return ended
+
+    def _failure_digest(self) -> str | None:
+        return self._note.inputs_digest(self._preparation_words())
 
     def _note_as_fresh(self) -> None:
         """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""

@@ -6,7 +6,7 @@ import time
 from uv_mutex.locking import acquire, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
-from uv_mutex.records import history
+from uv_mutex.records import history, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from uv_mutex.locking.flock import HeldLock
     from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.uv.project import Project
+
+
+#: A shorter wait is not written down for `uv-mutex status`.
+_LONG_WAIT_SECONDS = 0.05
 
 
 class LockSession:
@@ -103,13 +107,19 @@ class LockSession:
                 lock.previous_owner_began = None
 
     def outlast_recent_runs(self) -> None:
-        """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""
+        """Wait for recent calls whose uv still checks the environment; call it before anything is changed."""
         from uv_mutex.shim import recent_runs
 
-        for lock in self._locks:
-            began = time.monotonic()
-            if recent_runs.outlast(lock.base, self._project.environment):
-                self._budget.waited += time.monotonic() - began
+        began = time.monotonic()
+        if recent_runs.outlast(self._project.environment, [lock.base for lock in self._locks]):
+            self._budget.waited += time.monotonic() - began
+
+    def leave_record(self, kind: str) -> None:
+        """Tell the next one that a uv is about to check the environment; call it before the locks are released.
+
+        :param kind: RUN or SYNC of :mod:`uv_mutex.records.runs`, which are the names of the subcommands.
+        """
+        runs.append(self._project.environment, [lock.base for lock in self._locks], kind)
 
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""
@@ -152,7 +162,10 @@ class LockSession:
             held += time.monotonic() - self._taken
         if waited:  # the rest of the time until it had the lock counts as well: began + waited + held is the release
             waited = max(waited, time.monotonic() - self._started - held)
-        if waited or held:  # where nothing can be locked, nothing can be changed either
+        # A fresh call that did not wait leaves nothing: it must not change the project's tree. And where nothing could
+        # be locked, nothing was changed.
+        worked = prepared or (status is not None and held > 0)
+        if waited >= _LONG_WAIT_SECONDS or worked:
             history.append(
                 self._targets[0],
                 self._command,

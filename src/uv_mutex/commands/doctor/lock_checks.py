@@ -11,14 +11,14 @@ from uv_mutex.errors import MutexError
 from uv_mutex.locking import filesystem, lease, lock_file, waiters
 from uv_mutex.locking.filesystem import Mount
 from uv_mutex.locking.lock_file import LockTarget
-from uv_mutex.records import history
+from uv_mutex.records import failed_preparation, history
 
 #: If the clocks differ by more seconds than this, `uv-mutex status` misjudges what other hosts wrote.
 _SKEW_SECONDS = 5.0
 #: A file that a call needs for a moment is left over if it is older than this.
 _LEFT_OVER_SECONDS = 300.0
 #: How the names of such files begin.
-_MOMENTARY = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
+_MOMENTARY = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}", failed_preparation.TEMPORARY_PREFIX)
 _MOST_SHOWN = 8
 
 
