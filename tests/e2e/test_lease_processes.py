@@ -18,7 +18,9 @@ from support.herd import Outcome, explain, failures, herd
 from support.index import LocalIndex
 from support.journal import Journal
 from support.project import Project, run
+from support.shim import install_shim
 from support.terminal import wait_until
+from support.uvs import uv
 from support.wheels import make_wheel
 
 from uv_mutex.errors import TIMED_OUT, MutexError
@@ -164,17 +166,17 @@ def test_a_host_that_is_frozen_and_wakes_up(lock: LockFile, tmp_path: Path, froz
     written = tmp_path / "written"
     with _another(_WORK, os.path.dirname(lock.folder), str(written)) as other:
         wait_until(lambda: written.exists() and written.read_text())
-        uv = int(Path(f"{written}.pid").read_text())
+        child = int(Path(f"{written}.pid").read_text())
         if not frozen:
             with pytest.raises(MutexError, match=r"gave up after 5 s"):
                 _take(lock, limit=5)
             assert other.poll() is None
             return
-        for pid in (other.pid, uv):
+        for pid in (other.pid, child):
             os.kill(pid, signal.SIGSTOP)
         held = _take(lock)
         assert time.time() - float(written.read_text()) > 2
-        for pid in (uv, other.pid):
+        for pid in (child, other.pid):
             os.kill(pid, signal.SIGCONT)
         assert other.wait(20) == 1
         assert other.stderr
@@ -229,3 +231,51 @@ def test_the_next_uv_goes_on_at_once_after_a_kill(project_factory: Factory, tmp_
     assert done.returncode == 0, done.stderr.decode()
     assert time.monotonic() - began < 20, "a lease would take 30 s to end"
     assert sorted(entry.what for entry in journal.entries()) == ["enter", "enter", "leave", "orphan"]
+
+
+# A uv that writes down when it begins and ends, and takes as long as it is told.
+_SLOW_UV = """#!/bin/bash
+exec 9>>'{log}'
+echo "in $1" >&9
+case $1 in (add) sleep 3;; (sync) sleep 1;; esac
+'{uv}' "$@"
+status=$?
+echo "out $1" >&9
+exit $status
+"""
+
+
+@pytest.mark.parametrize("looks_again", [True, False])
+def test_an_edit_that_begins_between_look_and_record(
+    index: LocalIndex, project_factory: Factory, tmp_path: Path, looks_again: bool
+) -> None:
+    """A fresh `uv sync` is held up for 2 s before it leaves its record. The control does not look again after that."""
+    prefix = tmp_path / "own-shim"
+    install_shim(prefix)
+    if not looks_again:
+        (source,) = prefix.glob("lib/uv-mutex/*/uv_mutex/locking/lease.py")
+        text = source.read_text()
+        look = "return lease_marker.look(marker(self.target)) is None and"
+        assert look in text
+        source.write_text(text.replace(look, "return True or"))
+        for compiled in source.parent.glob("**/lease.*.pyc"):
+            compiled.unlink()
+    make_wheel(index.folder, "pkg")
+    project = project_factory()
+    log, slow_uv = tmp_path / "log", tmp_path / "slow-uv"
+    slow_uv.write_text(_SLOW_UV.format(log=log, uv=uv("newest")))
+    slow_uv.chmod(0o755)
+    env = project.env("newest", shimmed=False, UV_MUTEX_BACKEND="lease", UV_MUTEX_UV=str(slow_uv))
+    env["PATH"] = f"{prefix}/bin:{env['PATH']}"
+    for _ in range(2):
+        assert run(project, ["uv", "sync"], env).returncode == 0
+    log.write_text("")
+    delay = ["-e", "trace=mkdir", "-e", "inject=mkdir:delay_enter=2000000:when=1", "-o", str(tmp_path / "strace")]
+    held_up = subprocess.Popen(
+        [need.executable("strace"), *delay, str(prefix / "bin/uv"), "sync"], env=env, cwd=project.root
+    )
+    time.sleep(1)
+    assert run(project, ["uv", "add", "pkg"], env).returncode == 0
+    assert held_up.wait(60) == 0
+    apart = ["in add", "out add", "in sync", "out sync"]
+    assert (log.read_text().splitlines() == apart) == looks_again

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PREFIX = "runs."
 #: What a run record says: `uv run` goes on with the user's command after its check, `uv sync` ends with it.
 RUN, SYNC = "run", "sync"
+#: What takes back the earlier records of the same process, whose uv does not check anything yet.
+VOID = "void"
 #: A longer file becomes the old file of its kernel, and replaces the one before.
 _MOST_BYTES = 65536
 _OLD = ".old"
@@ -66,9 +68,12 @@ class RunFile:
             text = files.read(self.path, 2 * _MOST_BYTES, follow=False, start=max(0, size - 2 * _MOST_BYTES))
         except OSError:
             return
-        for line in text.decode("ascii", "replace").split("\n"):
-            run = _decode(line)
-            if run:
+        found = [run for run in map(_decode, text.decode("ascii", "replace").split("\n")) if run]
+        taken_back = set()
+        for run in reversed(found):
+            if run.kind == VOID:
+                taken_back.add(run.process)
+            elif run.process not in taken_back:
                 yield run
 
 
@@ -77,7 +82,7 @@ def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> None
 
     :param environment: the folder of the environment.
     :param targets: the locks that this process is about to release.
-    :param kind: RUN or SYNC.
+    :param kind: RUN, SYNC or VOID.
     """
     line = f"{process.this_process().encode()} {kind} {time.time():.3f}\n".encode()
     for folder in _folders(environment, targets):
@@ -187,4 +192,4 @@ def _decode(line: str) -> Run | None:
     except ValueError:
         return None
     # NaN and infinity are not below that.
-    return Run(found, kind, when) if found and kind in (RUN, SYNC) and 0 <= when < 1e11 else None
+    return Run(found, kind, when) if found and kind in (RUN, SYNC, VOID) and 0 <= when < 1e11 else None

@@ -110,14 +110,16 @@ class _GuardedCall:
     def _work_unless_fresh(self) -> "NoReturn":
         """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         self._session.take(shared=True)
-        if not self._is_fresh():
-            self._session.retake(shared=False)
-            if not self._is_fresh():
-                if self._call.subcommand != "run":
-                    self._end_like(self._work_under_lock(), prepared=True)
-                self._prepare()
-                self._hand_over(self._call.words_after_preparation(), prepared=True)
-        self._hand_over(self._call.words, prepared=False)
+        if self._is_fresh() and self._session.leave_record(self._call.subcommand):
+            self._hand_over(self._call.words, prepared=False)
+        self._session.retake(shared=False)
+        fresh = self._is_fresh()
+        if not fresh:
+            if self._call.subcommand != "run":
+                self._end_like(self._work_under_lock(), prepared=True)
+            self._prepare()
+        self._session.leave_record(self._call.subcommand)
+        self._hand_over(self._call.words if fresh else self._call.words_after_preparation(), prepared=not fresh)
 
     def _is_fresh(self) -> bool:
         if self._note.fresh():
@@ -134,9 +136,7 @@ class _GuardedCall:
         )
 
     def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
-        """Release the lock and let the real uv replace this process."""
-        # Before the lock is free: whoever takes it next must know that a uv is about to check.
-        self._session.leave_record(self._call.subcommand)
+        """Release the lock and let the real uv replace this process. Whoever takes it next knows by its record."""
         self._session.write(prepared=prepared, status=None)
         self._session.release()
         child.exec_uv(self._uv, words)
