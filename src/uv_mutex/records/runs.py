@@ -70,11 +70,13 @@ class RunFile:
             return
         found = [run for run in map(_decode, text.decode("ascii", "replace").split("\n")) if run]
         taken_back = set()
+        standing = []
         for run in reversed(found):
             if run.kind == VOID:
                 taken_back.add(run.process)
             elif run.process not in taken_back:
-                yield run
+                standing.append(run)
+        yield from reversed(standing)
 
 
 def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> None:
