@@ -48,7 +48,7 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     try:
         session.take(shared=False)
         session.outlast_recent_runs()
-        freshness.forget(found.environment)
+        freshness.forget(found, os.environ)
         ended = child.run_child(start, path, session.lost_lock_check(), remedy="check that file")
     except MutexError as error:
         session.release(unfinished=error.status != CANNOT_EXEC)

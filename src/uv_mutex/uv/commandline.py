@@ -5,6 +5,7 @@ that table is looked up in the real uv's own help, see :func:`parse`.
 """
 
 from uv_mutex.uv.option_table import (
+    APART,
     EXACTNESS,
     FORCES_WORK,
     GUARDED,
@@ -89,7 +90,7 @@ class Call:
 
     def environment_options(self) -> list[Option]:
         """The options that can change what the environment contains."""
-        ignored = OUTPUT | TARGET_KIND | EXACTNESS
+        ignored = OUTPUT | TARGET_KIND | EXACTNESS | APART
         return [option for option in self.options if option[0] not in ignored]
 
     def preparation_words(self, no_op: str, project: str | None) -> list[str]:
