@@ -1027,6 +1027,39 @@ def test_globs_by_each_uv(pattern: str, uv_version: str, world: World) -> None:
     assert uv_saw
 
 
+# ---------------------------------------------------------------------------------------------- work each time
+
+
+def _builds(world: World) -> list[str]:
+    """For each build of the project since the last look, whether the lock was held."""
+    journal = world.live / "builds"
+    found = journal.read_text().split() if journal.exists() else []
+    journal.write_text("")
+    return found
+
+
+@pytest.mark.parametrize("uv_version", VERSIONS)
+def test_configured_reinstall_is_done_once_under_the_lock(uv_version: str, world: World) -> None:
+    """And the control: bare uv does it as often, without a lock."""
+    world.restore("packaged")
+    world.env["PATH"] = world.env["PATH"].replace(str(uv("newest").parent), str(uv(uv_version).parent))
+    extra = f"open({str(world.live / 'builds')!r}, 'a').write('held ' if 'UV_MUTEX_HELD' in os.environ else 'free ')"
+    (world.root / "backend.py").write_text(slow_backend(0, extra))
+    write(pyproject, pyproject(world).read_text() + '[tool.uv]\nreinstall-package = ["demo"]\n')(world)
+    world.uv("sync")
+    _builds(world)
+    for words in (("run", "true"), ("sync",)):
+        assert world.uv(*words).returncode == 0
+        assert _builds(world) == ["free"]
+        for _ in range(2):
+            assert world.shim(*words)
+            assert _builds(world) == ["held"]
+    # What the call itself cancels is not done.
+    assert world.shim("run", "--no-reinstall", "true")
+    assert _builds(world) == []
+    assert world.shim("run", "--no-reinstall", "true") is False
+
+
 # ---------------------------------------------------------------------------------------------- where notes lie
 
 

@@ -506,6 +506,53 @@ def test_relative_paths_depend_on_the_working_directory(world: World, monkeypatc
     assert world.fresh(*absolute)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "options"),
+    [
+        ("pyproject.toml", "[tool.uv]\nreinstall-package = ['demo']\n", ["--no-reinstall"]),
+        (
+            "pyproject.toml",
+            "[tool.uv]\nreinstall = true\nupgrade-package = ['x']\n",
+            ["--no-reinstall", "--no-upgrade"],
+        ),
+        ("uv.toml", "upgrade = true\n", ["--no-upgrade"]),
+        ("../uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("../home/.config/uv/uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("../xdg/uv/uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("pyproject.toml", "[tool.uv]\nreinstall = false\nreinstall-package = []\n", []),
+        ("pyproject.toml", "[tool.uv.pip]\nreinstall = true\n", []),
+        ("pyproject.toml", "not TOML", []),
+    ],
+)
+def test_settings_that_make_uv_work_each_time(file: str, text: str, options: list[str], world: World) -> None:
+    world.environ["XDG_CONFIG_DIRS"] = f"/nowhere:{world.root.parent}/xdg"
+    path = world.root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    note = world.note()
+    note.before_preparation()
+    assert note.cancelling_options == options
+    assert note.write()
+    assert world.fresh() is (not options)
+
+
+def test_settings_that_the_call_cancels(world: World) -> None:
+    (world.root / "uv.toml").write_text("reinstall = true\n")
+    (world.root / "my.toml").write_text("upgrade = true\n")
+    for words, expected in (
+        (["--no-reinstall"], []),
+        (["--no-config"], []),
+        (["--config-file", str(world.root / "my.toml")], ["--no-upgrade"]),
+    ):
+        note = world.note("run", *words, "true")
+        note.before_preparation()
+        assert note.cancelling_options == expected
+    world.environ["UV_NO_CONFIG"] = "1"
+    note = world.note()
+    note.before_preparation()
+    assert note.cancelling_options == []
+
+
 def test_cache_keys_as_tables(world: World) -> None:
     (world.dep / "pyproject.toml").write_text("[[tool.uv.cache-keys]]\nfile = 'a.c'\n")
     world.prepare()

@@ -38,6 +38,7 @@ class FreshnessNote:
         self._config_file = request_key.config_file(call, environ)
         self._files = note_file.NoteFiles(project.environment, project.root, environ)
         self._before: _State | None = None
+        self._cancelling: list[str] = []
 
     def fresh(self) -> bool:
         """Whether the environment is still as the preparation left it."""
@@ -62,9 +63,22 @@ class FreshnessNote:
             return False
         return not self._variables_are_unknown(note.lines)
 
+    @property
+    def cancelling_options(self) -> list[str]:
+        """The options that keep uv from repeating what settings made the preparation do.
+
+        See :mod:`uv_mutex.environment.configured_work`. It is empty before the preparation.
+        """
+        return self._cancelling
+
     def before_preparation(self) -> None:
         """Record the state of everything that decides. Call it under the lock, before the preparation."""
+        from uv_mutex.environment import configured_work  # only a preparation needs it, not the check of a fresh note
+
         self._files.remove_older()
+        self._cancelling = configured_work.cancelling_options(
+            self._project, self._call, self._environ, self._config_file
+        )
         self._before = self._observe()
         if self._before and any(
             fingerprint.changed_within(line, fingerprint.CLOCK_STEP_NS) for line in self._before[1]
@@ -107,10 +121,10 @@ class FreshnessNote:
         return note_file.contents_text(fingerprint.describe_contents(lines, self._environ), self._project.root)
 
     def _observe(self) -> "_State | None":
-        """The present state of everything that decides; None if no note can hold it, or if the call needs no note."""
-        from uv_mutex.environment import inputs, note_lines  # only a preparation needs them
+        """The present state of everything that decides; None if no note can hold it, or if uv works each time."""
+        from uv_mutex.environment import inputs, note_lines  # likewise only for a preparation
 
-        if self._call.forces_work:
+        if self._call.forces_work or self._cancelling:
             return None
         environ, environment = self._environ, self._project.environment
         try:

@@ -116,7 +116,8 @@ class _GuardedCall:
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
+        words = self._call.words_after_preparation(self._note.cancelling_options) if prepared else self._call.words
+        child.exec_uv(self._uv, words)
 
     def _prepare(self) -> None:
         """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
