@@ -282,3 +282,12 @@ def test_words_after_preparation(line: str, expected: str) -> None:
 def test_environment_options_leave_out_those_that_change_no_environment() -> None:
     call = _read("-q --color=never run --exact -v --no-progress --extra a -m --frozen -p 3 x")
     assert call.environment_options() == [("--extra", "a"), ("--frozen", None), ("-p", "3")]
+
+
+def test_words_that_cancel_what_settings_ask_for() -> None:
+    call = _read("-q run --extra=a -m demo --no-reinstall x")
+    assert call.words_after_preparation() == call.words
+    words = ["-q", "run", "--extra=a", "-m", "--no-upgrade", "--", "demo", "--no-reinstall", "x"]
+    assert call.words_after_preparation(["--no-upgrade"]) == words
+    call = _read("run -P a true")
+    assert call.words_after_preparation(["--no-upgrade"]) == ["run", "--no-upgrade", "--", "true"]

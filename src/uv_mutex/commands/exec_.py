@@ -45,13 +45,13 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     try:
         session.take(shared=False)
         session.outlast_recent_runs()
-        freshness.forget(found.environment)
+        freshness.forget(found, os.environ)
         ended = child.run_child(start, path, session.lost_lock_check(), remedy="check that file")
     except MutexError as error:
         session.release(unfinished=error.status != CANNOT_EXEC)
         session.write(prepared=False, status=error.status)
         raise
-    freshness.forget(found.environment)  # what a call below it noted
+    freshness.forget(found, os.environ)  # what a call below it noted
     session.release(unfinished=bool(ended.signal))
     session.write(prepared=False, status=ended.shell_status)
     child.end_like(ended)

@@ -119,7 +119,8 @@ class _GuardedCall:
                 self._end_like(self._work_under_lock(), prepared=True)
             self._prepare()
         self._session.leave_record(self._call.subcommand)
-        self._hand_over(self._call.words if fresh else self._call.words_after_preparation(), prepared=not fresh)
+        words = self._call.words if fresh else self._call.words_after_preparation(self._note.cancelling_options)
+        self._hand_over(words, prepared=not fresh)
 
     def _is_fresh(self) -> bool:
         if self._note.fresh():

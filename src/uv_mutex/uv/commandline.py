@@ -5,6 +5,7 @@ that table is looked up in the real uv's own help, see :func:`parse`.
 """
 
 from uv_mutex.uv.option_table import (
+    APART,
     EXACTNESS,
     FORCES_WORK,
     GUARDED,
@@ -89,7 +90,7 @@ class Call:
 
     def environment_options(self) -> list[Option]:
         """The options that can change what the environment contains."""
-        ignored = OUTPUT | TARGET_KIND | EXACTNESS
+        ignored = OUTPUT | TARGET_KIND | EXACTNESS | APART
         return [option for option in self.options if option[0] not in ignored]
 
     def preparation_words(self, no_op: str, project: str | None) -> list[str]:
@@ -113,14 +114,16 @@ class Call:
             words.append(f"--project={project}")
         return [*words, "--", no_op] if self.subcommand == "run" else words
 
-    def words_after_preparation(self) -> list[str]:
+    def words_after_preparation(self, cancelling: "Sequence[str]" = ()) -> list[str]:
         """The words of the `run` that follows its preparation.
 
         These are the user's own words, without the options whose work the preparation has already done.
+
+        :param cancelling: options to add, which cancel the work that settings ask for and the preparation has done.
         """
-        if not self.forces_work:
+        if not self.forces_work and not cancelling:
             return self.words
-        return [*self._words_without(FORCES_WORK), "--", *self.operands]
+        return [*self._words_without(FORCES_WORK), *cancelling, "--", *self.operands]
 
     def _words_without(self, names: "Container[str]") -> list[str]:
         """All words before the operands, without these options.

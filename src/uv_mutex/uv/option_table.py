@@ -77,6 +77,14 @@ FORCES_WORK = frozenset(
 TARGET_KIND = frozenset(("-m", "--module", "-s", "--script", "--gui-script"))
 #: They choose what uv prints, not what it does.
 OUTPUT = frozenset("-q --quiet -v --verbose --color --no-color --no-progress --show-resolution --output-format".split())
+#: They decide nothing about the project's environment. `--with` and its kin make another one on top of it; the file of
+#: variables and the depth are for the command (crates/uv/src/commands/project/run.rs). The two folders lead to a
+#: project, and what they lead to counts. The rest is about the cache's place and how uv connects (GlobalArgs).
+APART = frozenset(
+    """-w --with --with-editable --with-requirements --env-file --no-env-file --max-recursion-depth --directory
+    --project --cache-dir --native-tls --no-native-tls --system-certs --no-system-certs --allow-insecure-host
+    --trusted-host --keyring-provider""".split()
+)
 #: They choose whether uv removes packages that nothing asks for.
 EXACTNESS = frozenset(_EXACT_FLAGS.split())
 

@@ -30,7 +30,7 @@ def table(text: str, name: str) -> "dict[str, Any]":
     """The values of one table.
 
     :param text: a TOML text. Text that is not TOML has no tables; uv will report the error.
-    :param name: the table's dotted name, such as "tool.uv".
+    :param name: the table's dotted name, such as "tool.uv"; "" for the whole text.
     :returns: the values; ``{"": True}`` for an empty table, and an empty dict if there is no such table.
     """
     import tomllib
@@ -39,7 +39,7 @@ def table(text: str, name: str) -> "dict[str, Any]":
         found: object = tomllib.loads(text)
     except (ValueError, RecursionError):
         return {}
-    for part in name.split("."):
+    for part in name.split(".") if name else ():
         found = found.get(part) if isinstance(found, dict) else None
     return (found or {"": True}) if isinstance(found, dict) else {}
 
