@@ -2,6 +2,7 @@
 
 import os
 
+from uv_mutex.errors import MutexError
 from uv_mutex.locking import owner
 from uv_mutex.locking.flock import try_flock
 from uv_mutex.locking.lock_file import LEASE, LockTarget
@@ -24,27 +25,28 @@ def held_by_ancestor(target: LockTarget, environ: "Mapping[str, str]") -> bool:
     if not marks:
         return False
     try:
-        answer = os.stat(target.path)
-    except OSError:
+        fd = target.open()
+    except MutexError:  # whoever takes the lock says so
         return False
-    for mark in marks.split(" "):
-        device, inode, token = [*mark.split(":", 2), "", ""][:3]
-        if (device, inode) == (str(answer.st_dev), str(answer.st_ino)):
-            # A daemon that outlives the outer call keeps the mark, but then the lock is free or has another owner.
-            found = owner.read_owner(target.path)
-            return not _is_free(target) and token == (found.token if found else "")
+    try:
+        answer = os.fstat(fd)
+        for mark in marks.split(" "):
+            device, inode, token = [*mark.split(":", 2), "", ""][:3]
+            if (device, inode) == (str(answer.st_dev), str(answer.st_ino)):
+                # A daemon that outlives the outer call keeps the mark, but then the lock is free or has another owner.
+                found = owner.read_owner(target.path)
+                return not _is_free(fd, target) and token == (found.token if found else "")
+    finally:
+        os.close(fd)
     return False
 
 
-def _is_free(target: LockTarget) -> bool:
+def _is_free(fd: int, target: LockTarget) -> bool:
     if target.recorded_backend() == LEASE:
         from uv_mutex.locking import lease
 
         return not os.path.exists(lease.marker(target))
-    fd = target.open()
     try:
         return try_flock(fd, shared=False)
     except OSError as error:
         raise target.cannot("lock", error) from None
-    finally:
-        os.close(fd)

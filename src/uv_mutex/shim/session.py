@@ -3,6 +3,7 @@
 import os
 import time
 
+from uv_mutex.errors import NoLockError, go_on
 from uv_mutex.locking import acquire, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
@@ -79,7 +80,11 @@ class LockSession:
 
     def _take_all(self, *, shared: bool) -> None:
         for target in self._targets:
-            lock = acquire.take(target, self._budget, shared=shared)
+            try:
+                lock = acquire.take(target, self._budget, shared=shared)
+            except NoLockError as error:
+                go_on(str(error))
+                continue
             self._locks.append(lock)
             lock.record(self._command)
         root, member = self._project.root, self._project.member

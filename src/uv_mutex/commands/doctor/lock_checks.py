@@ -35,6 +35,7 @@ def check_lock(target: LockTarget, table: bytes | None = None) -> Iterator[Findi
         yield from shut_out
         # A user who can't write the folder can't try the lock out; a finding says so already.
         if not shut_out or os.access(folder, os.W_OK):
+            os.close(target.open())  # from now on it knows whether there can be a lock file
             yield from _kind(target, mount)
         yield from _left_over_files(target)
     except MutexError as error:
@@ -47,7 +48,7 @@ def _kind(target: LockTarget, mount: Mount | None) -> Iterator[Finding]:
     """Say which kind of lock calls use here and why, and try it out."""
     forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, target.recorded_backend()
     if target.folder is None:
-        yield from _flock(target, mount, _flock_folder_twice(target.path), "the environment's own folder is locked")
+        yield from _flock(target, mount, _flock_folder_twice(target.path), "no lock file can be created")
         return
     if forced not in (None, lock_file.FLOCK, lock_file.LEASE):
         yield bad(f"UV_MUTEX_BACKEND={forced} is neither flock nor lease", "set one of them, or unset it")
