@@ -3,7 +3,7 @@
 import os
 import sys
 
-from uv_mutex.errors import MutexError, say
+from uv_mutex.errors import MutexError, go_on, say
 from uv_mutex.shim import child
 from uv_mutex.uv import executable
 
@@ -31,7 +31,10 @@ def main(words: list[str]) -> "NoReturn":
             raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
         uv = executable.find(os.environ)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
-            _guard(uv, words)
+            try:
+                _guard(uv, words)
+            except OSError as error:  # too few descriptors, or too little memory
+                go_on(f"cannot guard this call: {error}; mend that")
         child.exec_uv(uv, words)
     except MutexError as error:
         say(str(error))
@@ -99,6 +102,10 @@ class _GuardedCall:
                 self._sync()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
+        except child.CannotForkError as error:
+            self._session.release()
+            go_on(str(error))
+            child.exec_uv(self._uv, self._call.words)
         except MutexError as error:
             self._session.release(unfinished=True)
             self._session.write(prepared=False, status=error.status)
@@ -125,6 +132,9 @@ class _GuardedCall:
         words = self._call.preparation_words(child.true_command(), self._project.project_option)
         ended = self._run_child(words, empty_stdin=True)
         if not ended.ok:
+            from uv_mutex.shim import process_room
+
+            process_room.check(self._uv)
             self._end_like(ended, prepared=True)
         self._note_as_fresh()
 
