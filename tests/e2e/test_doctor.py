@@ -170,6 +170,7 @@ def test_what_killed_calls_left(project: Project) -> None:
     folder = project.root / ".uv-mutex"
     old = [
         ".calls.node-3.5",
+        ".new.0123",
         "backend.node-3.5",
         "lock.lease.dead.1.2.3",
         "peer.node-3.5.0123456789abcdef",

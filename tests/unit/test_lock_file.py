@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import need
 
-from uv_mutex import errors, files
+from uv_mutex import files
 from uv_mutex.errors import TIMED_OUT, MutexError, NoLockError
 from uv_mutex.locking import acquire, network_cache, process, waiters
 from uv_mutex.locking.flock import HeldLock
@@ -160,6 +160,19 @@ def test_no_flock_of_a_folder_and_nothing_else(shared: Path, monkeypatch: pytest
     monkeypatch.setattr(fcntl, "flock", flock)
     with user(ALICE), pytest.raises(NoLockError, match=f"cannot lock {shared}: No locks available; mend that"):
         _take(_lock(shared))
+
+
+def test_no_descriptor_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the folder would be another lock than the others take."""
+    lock = _lock(tmp_path)
+    _take(lock).release()
+
+    def open_file(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(files, "open_file", open_file)
+    with pytest.raises(NoLockError, match=r"Too many open files; allow more open files \(ulimit -n\)"):
+        _take(lock)
 
 
 class TestStrangers:
@@ -311,15 +324,3 @@ def test_who_may_hold_a_flock(tmp_path: Path) -> None:
     fcntl.flock(fd, fcntl.LOCK_SH)
     assert not process.may_hold_flock(fd)
     os.close(fd)
-
-
-def test_going_on_is_said_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(errors, "_warned", set())
-    monkeypatch.delenv("UV_MUTEX", raising=False)
-    for _ in range(2):
-        errors.go_on("cannot lock /x: it rains; wait for the sun")
-    said = "uv-mutex: warning: cannot lock /x: it rains; wait for the sun; this call goes on without a lock\n"
-    assert capfd.readouterr().err == said
-    monkeypatch.setenv("UV_MUTEX", "require")
-    with pytest.raises(MutexError, match="the sun; UV_MUTEX=require asks for the lock, unset it to do without"):
-        errors.go_on("cannot lock /x: it rains; wait for the sun")

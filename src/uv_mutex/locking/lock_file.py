@@ -169,7 +169,9 @@ class LockFile(LockTarget):
                 return self._open_existing()
             except OSError as error:
                 failure = error
-            if isinstance(failure, files.ForeignFolderError) or failure.errno in _EXHAUSTED_ERRORS:
+            if failure.errno in _EXHAUSTED_ERRORS:
+                raise self.nothing_to_lock(failure)
+            if isinstance(failure, files.ForeignFolderError):
                 return self._open_instead(failure)
             if failure.errno not in GONE_ERRORS:
                 break

@@ -5,6 +5,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 
+from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
 from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, of_failed_trial, warning
 from uv_mutex.errors import MutexError
@@ -18,7 +19,7 @@ _SKEW_SECONDS = 5.0
 #: A file that a call needs for a moment is left over if it is older than this.
 _LEFT_OVER_SECONDS = 300.0
 #: How the names of such files begin.
-_MOMENTARY = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
+_MOMENTARY = ("peer.", lock_trial.PREFIX, files.TEMPORARY, "backend.", f".{history.PREFIX}")
 _MOST_SHOWN = 8
 
 
