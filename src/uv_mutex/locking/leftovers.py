@@ -14,8 +14,8 @@ _HISTORY = "calls."
 _LAST = ".last."
 _MOMENT_SECONDS = 60.0
 _HOST_SECONDS = 30 * 24 * 3600.0
-#: So many at a time: a file server takes a millisecond for each.
-_MOST = 500
+#: After so many files that others still need, it stops looking: a hundred waiters must not keep a file server busy.
+_MOST_NEEDED = 50
 
 
 def remove(target: LockTarget, now: float) -> None:
@@ -24,13 +24,20 @@ def remove(target: LockTarget, now: float) -> None:
     :param target: a lock in whose folder to look.
     :param now: the present time by the clock of the file server, in seconds since 1970.
     """
-    for name in target.names("")[:_MOST]:
+    names = target.names("")
+    start = int.from_bytes(os.urandom(4), "little") % (len(names) or 1)  # each call begins elsewhere
+    needed = 0
+    for name in names[start:] + names[:start]:
         path = f"{target.folder}/{name}"
         try:
-            if _is_over(name, path, now):
+            if _is_over(path, name, now):
                 files.remove(path)
+                continue
         except OSError:  # somebody else removed it, or it belongs to another user
             pass
+        needed += 1
+        if needed >= _MOST_NEEDED:
+            break
 
 
 def waiter_name(waiter: Process) -> str:
@@ -38,23 +45,26 @@ def waiter_name(waiter: Process) -> str:
     return WAITING + waiter.encode().replace("/", ".")
 
 
-def is_waiter_over(name: str, age: float, limit: float) -> bool:
+def is_waiter_over(path: str, now: float, limit: float) -> bool:
     """Whether a waiter is gone.
 
-    :param name: the name of its file.
-    :param age: how many seconds ago it was written.
-    :param limit: after how many seconds it counts as gone if this process can't see it.
+    :param path: its file.
+    :param now: the present time, in seconds since 1970.
+    :param limit: after how many seconds without a sign it counts as gone if this process can't see it.
+    :raises OSError: if the file is gone.
     """
-    waiter = process.decode(name[len(WAITING) :].replace(".", "/"))
+    waiter = process.decode(os.path.basename(path)[len(WAITING) :].replace(".", "/"))
     alive = waiter.is_alive if waiter else None
-    return age > limit if alive is None else not alive
+    return _is_older(path, now, limit) if alive is None else not alive
 
 
-def _is_over(name: str, path: str, now: float) -> bool:
+def _is_over(path: str, name: str, now: float) -> bool:
     if name.startswith(WAITING):
-        return is_waiter_over(name, now - os.lstat(path).st_mtime, _MOMENT_SECONDS)
+        return is_waiter_over(path, now, _MOMENT_SECONDS)
     if name.startswith(files.TEMPORARY):
-        return now - os.lstat(path).st_mtime > _MOMENT_SECONDS
-    if name.startswith(_HISTORY) or _LAST in name:
-        return now - os.lstat(path).st_mtime > _HOST_SECONDS
-    return False
+        return _is_older(path, now, _MOMENT_SECONDS)
+    return (name.startswith(_HISTORY) or _LAST in name) and _is_older(path, now, _HOST_SECONDS)
+
+
+def _is_older(path: str, now: float, seconds: float) -> bool:
+    return now - os.lstat(path).st_mtime > seconds

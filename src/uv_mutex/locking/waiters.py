@@ -96,6 +96,6 @@ def _files(target: LockTarget) -> "Iterator[tuple[str, LockOwner | None, str]]":
 
 def _is_over(path: str) -> bool:
     try:
-        return leftovers.is_waiter_over(os.path.basename(path), time.time() - os.stat(path).st_mtime, _STALE_SECONDS)
+        return leftovers.is_waiter_over(path, time.time(), _STALE_SECONDS)
     except OSError:
         return True
