@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -213,3 +214,29 @@ def test_what_nobody_may_write_needs_no_lock(machine: Machine) -> None:
     assert not failures(outcomes), explain(outcomes)
     assert not machine.lock.parent.exists()
     assert not read_log(machine.folder / "log")
+
+
+def test_with_few_processes_uv_run_works_as_often_as_without_the_shim(machine: Machine) -> None:
+    """Under the shim, uv needs one more, and does without. How many it needs is not always the same."""
+    machine.own(ALICE, 0o755)
+    assert machine.run(ALICE, ["uv", "sync"], UV_MUTEX="off").returncode == 0
+    script = 'ulimit -u "$0" && exec uv run sh -c "exec echo ran"'
+
+    def calls(limit: int, **extra: str) -> list[Outcome]:
+        (machine.project / "uv.lock").touch()  # not fresh
+        return [machine.run(ALICE, ["bash", "-c", script, str(limit)], **extra) for _ in range(4)]
+
+    ran, said = Counter[str](), b""
+    for limit in range(3, 12):
+        for mode in ("off", "on"):
+            outcomes = calls(limit, UV_MUTEX=mode)
+            ran[mode] += sum(done.stdout == b"ran\n" for done in outcomes)
+            said += b"".join(done.stderr for done in outcomes)
+    assert ran["off"] > 10
+    assert ran["on"] >= ran["off"] - 4
+    assert b"uv-mutex: warning: too few processes for " in said
+    assert b"; allow more (ulimit -u), or try again; this call goes on without a lock\n" in said
+    assert b"Traceback" not in said
+    done = calls(2, UV_MUTEX="require")[0]
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"; UV_MUTEX=require asks for the lock, unset it to do without\n")

@@ -282,7 +282,7 @@ def test_cannot_fork(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fork)
-    with pytest.raises(MutexError, match="cannot start uv: Resource temporarily unavailable; try again"):
+    with pytest.raises(MutexError, match="cannot start a process for uv: Resource temporarily unavailable; allow more"):
         child.run_uv("uv", [], extra_env={})
 
 

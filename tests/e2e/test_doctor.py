@@ -244,6 +244,7 @@ def test_what_killed_calls_left(project: Project) -> None:
     old = [
         ".calls.node-3.5",
         ".failed.0123456789abcdef",
+        ".new.0123",
         "backend.node-3.5",
         "lock.lease.dead.1.2.3",
         "peer.node-3.5.0123456789abcdef",
@@ -397,7 +398,7 @@ def test_an_environments_folder(tmp_path: Path) -> None:
     lock = EnvironmentFolder(str(tmp_path))
     found = list(lock_checks.check_lock(lock))
     assert {each.grade for each in found} == {FINE}
-    assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
+    assert "is locked by flock (no lock file can be created)" in str(found[0])
 
 
 def test_peer(project: Project) -> None:

@@ -131,7 +131,7 @@ def test_thirty_at_once(tmp_path: Path, how: str) -> None:
 
 
 def test_a_killed_owner_that_can_be_seen_keeps_nobody_waiting(lock: LockFile) -> None:
-    with _another(_HOLD, os.path.dirname(lock.folder)) as other:
+    with _another(_HOLD, lock.above) as other:
         assert other.stdout
         assert other.stdout.readline() == "taken\n"
         assert _busy(lock)
@@ -146,7 +146,7 @@ def test_an_owner_in_another_container(lock: LockFile) -> None:
     need.root()
     need.executable("unshare")
     inside = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-    with _another(f"{_BEGIN}{_SHORT}{_HOLD}", os.path.dirname(lock.folder), inside=inside) as other:
+    with _another(f"{_BEGIN}{_SHORT}{_HOLD}", lock.above, inside=inside) as other:
         assert other.stdout
         assert other.stdout.readline() == "taken\n"
         with pytest.raises(MutexError, match=r"gave up after 5 s"):
@@ -164,7 +164,7 @@ def test_an_owner_in_another_container(lock: LockFile) -> None:
 def test_a_host_that_is_frozen_and_wakes_up(lock: LockFile, tmp_path: Path, frozen: bool) -> None:
     """Shim and uv stand still for longer than the lease. The control goes on, and keeps the lease."""
     written = tmp_path / "written"
-    with _another(_WORK, os.path.dirname(lock.folder), str(written)) as other:
+    with _another(_WORK, lock.above, str(written)) as other:
         wait_until(lambda: written.exists() and written.read_text())
         child = int(Path(f"{written}.pid").read_text())
         if not frozen:

@@ -293,7 +293,7 @@ class _AlarmWhileRestoring:
         return getattr(signal, name)
 
     def signal(self, number: int, handler: object) -> object:
-        if handler == signal.SIG_DFL:
+        if (number, handler) == (signal.SIGURG, signal.SIG_DFL):
             signal.pthread_kill(threading.get_ident(), number)
         return signal.signal(number, handler)  # type: ignore[arg-type]
 

@@ -41,7 +41,7 @@ def test_after_two_failures_those_who_waited_end(lock: LockFile) -> None:
     assert (failed.status, failed.pid, failed.host) == (3, os.getpid(), os.uname().nodename)
     assert failed.command == "uv run"
     assert status(late) == 3
-    assert [path.name for path in Path(lock.folder).iterdir()] == ["lock.failed"]
+    assert [path.name for path in Path(lock.above, ".uv-mutex").iterdir()] == ["lock.failed"]
 
 
 def test_the_next_one_tries_anew(lock: LockFile) -> None:
@@ -68,7 +68,7 @@ def test_only_with_the_same_inputs(lock: LockFile) -> None:
 
 def test_unknown_inputs_are_not_written_down(lock: LockFile) -> None:
     fail(lock, None)
-    assert not list(Path(lock.folder).iterdir())
+    assert not list(Path(lock.above, ".uv-mutex").iterdir())
 
 
 def test_success_forgets(lock: LockFile) -> None:
@@ -93,9 +93,9 @@ def test_silent_where_it_cannot_be_written(lock: LockFile, capfd: pytest.Capture
     Path(f"{lock.path}.failed").mkdir()
     fail(lock)
     FailureFile(lock).remove()
-    assert [path.name for path in Path(lock.folder).iterdir()] == ["lock.failed"]
+    assert [path.name for path in Path(lock.above, ".uv-mutex").iterdir()] == ["lock.failed"]
     Path(f"{lock.path}.failed").rmdir()
-    Path(lock.folder).rmdir()
+    Path(lock.above, ".uv-mutex").rmdir()
     for target in (lock, EnvironmentFolder(lock.above)):
         waiter = FailureFile(target)
         fail(target)

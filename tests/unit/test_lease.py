@@ -81,12 +81,18 @@ def test_excludes_until_release(lock: LockFile) -> None:
 
 def test_shared_ones_go_together_and_write_nothing(lock: LockFile) -> None:
     _take(lock).release()
-    before = {path: path.stat().st_mtime_ns for path in [Path(lock.folder), *Path(lock.folder).iterdir()]}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in [Path(lock.above, ".uv-mutex"), *Path(lock.above, ".uv-mutex").iterdir()]
+    }
     first, second = _take(lock, shared=True), _take(lock, shared=True)
     assert first.still_excludes()
     first.release()
     second.release()
-    assert {path: path.stat().st_mtime_ns for path in [Path(lock.folder), *Path(lock.folder).iterdir()]} == before
+    assert {
+        path: path.stat().st_mtime_ns
+        for path in [Path(lock.above, ".uv-mutex"), *Path(lock.above, ".uv-mutex").iterdir()]
+    } == before
 
 
 class TestSharedOrder:
@@ -362,7 +368,7 @@ def test_a_folder_that_is_removed(lock: LockFile, monkeypatch: pytest.MonkeyPatc
     def remove(real: Callable[..., Any]) -> None:
         if when == "just after":
             assert real()
-        shutil.rmtree(lock.folder)
+        shutil.rmtree(f"{lock.above}/.uv-mutex")
 
     _once(monkeypatch, "create", remove)
     held = _take(lock)

@@ -225,4 +225,4 @@ def test_where_no_level_can_be_made(monkeypatch: pytest.MonkeyPatch, capfd: pyte
         above.release()
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"uv-mutex: warning: cannot create {lock.path}.1: Permission denied; ")
-    assert line.endswith("; calls below one build or `uv-mutex exec` may meet, let one user run them")
+    assert line.endswith("; this call goes on beside others below the same holder")

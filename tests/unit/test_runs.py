@@ -56,7 +56,7 @@ def test_what_is_written_is_read(environment: Path, lock: LockFile) -> None:
     assert before - 0.001 <= first.time <= second.time <= time.time() + 0.001
     words = own_file(environment).read_text().splitlines()[0].split(" ")
     assert (words[0], words[1], len(words)) == (process.this_process().encode(), "run", 3)
-    assert not list(Path(lock.folder).iterdir()), "the project's own tree has changed"
+    assert not list(Path(lock.above, ".uv-mutex").iterdir()), "the project's own tree has changed"
 
 
 @pytest.mark.parametrize("way", ["file", "symlink", "pipe"])
@@ -72,7 +72,7 @@ def test_beside_the_lock_where_the_environment_cannot_be_written(way: str, envir
         os.mkfifo(folder / _MINE)
     runs.append(str(environment), [lock], runs.RUN)
     assert [run.kind for file in runs.find(str(environment), [lock]) for run in file.runs()] == [runs.RUN]
-    assert [path.name for path in Path(lock.folder).iterdir()] == [_MINE]
+    assert [path.name for path in Path(lock.above, ".uv-mutex").iterdir()] == [_MINE]
     if way == "symlink":
         assert not list((environment.parent / "foreign").iterdir())
 

@@ -3,7 +3,7 @@
 import os
 import time
 
-from uv_mutex.errors import MutexError, say
+from uv_mutex.errors import MutexError, NoLockError, go_on
 from uv_mutex.locking import acquire, levels
 from uv_mutex.locking.lock_file import GONE_ERRORS, PAUSE_SECONDS
 from uv_mutex.locking.nesting import CallsAbove
@@ -86,7 +86,11 @@ def _open_in_order(targets: "Sequence[LockTarget]") -> "list[tuple[LockTarget, i
     opened: dict[tuple[int, int], tuple[LockTarget, int]] = {}
     try:
         for target in targets:
-            fd = target.open()
+            try:
+                fd = target.open()
+            except NoLockError as error:
+                go_on(str(error))
+                continue
             status = os.fstat(fd)
             if (status.st_ino, status.st_dev) in opened:
                 os.close(fd)
@@ -105,7 +109,7 @@ def _take_level(
     """Take a lock at the level that is right for this call.
 
     :param fd: the descriptor of ``base``, which the lock closes in the end.
-    :returns: the lock and its level; None if there can be none at that level.
+    :returns: the lock and its level; None if there is nothing to lock.
     :raises _ReplacedError: if that is another file by now.
     """
     try:
@@ -119,21 +123,18 @@ def _take_level(
         try:
             fd = target.open()
         except MutexError as error:
-            _go_on_without(error)
+            # The holder above still keeps all others out.
+            go_on(str(error).partition(", or set UV_MUTEX=off")[0], how="beside others below the same holder")
             return None
-    lock = acquire.take_opened(target, fd, budget, shared=shared)
+    try:
+        lock = acquire.take_opened(target, fd, budget, shared=shared)
+    except NoLockError as error:
+        go_on(str(error))
+        return None
     if lock is None:
         raise _ReplacedError
     lock.base = base
     return lock, number
-
-
-def _go_on_without(error: MutexError) -> None:
-    """Say that calls below one holder don't exclude each other. The holder still keeps all others out."""
-    if os.environ.get("UV_MUTEX") == "require":
-        raise error
-    reason = str(error).partition(";")[0]
-    say(f"warning: {reason}; calls below one build or `uv-mutex exec` may meet, let one user run them")
 
 
 def _settle(lock: "HeldLock", number: int, budget: "WaitBudget") -> None:

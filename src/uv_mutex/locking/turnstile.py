@@ -6,6 +6,7 @@ exclusively and has to wait keeps its turnstile as long as it waits. All others 
 
 import os
 
+from uv_mutex import files
 from uv_mutex.errors import MutexError
 from uv_mutex.locking.flock import try_flock
 from uv_mutex.locking.lock_file import LockTarget
@@ -34,7 +35,7 @@ class Turnstile:
         self._shared = shared
         self._is_passed = False
         try:
-            self._fd = os.open(self._file.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            self._fd = files.open_file(self._file.path, os.O_RDWR)
         except OSError:  # nobody has waited yet
             self._fd = _NONE
 

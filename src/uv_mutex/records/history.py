@@ -86,7 +86,7 @@ def append(
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return files.open_file(path, os.O_WRONLY | os.O_APPEND)
 
 
 def field(text: str) -> str:
@@ -96,12 +96,7 @@ def field(text: str) -> str:
 
 def _halve(path: str, mode: int) -> None:
     """Keep the newer half. A line that another call adds in this very moment may be lost."""
-    kept = _content(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
-    folder, name = os.path.split(path)
-    # Not a name that is read as a history, nor one that a process of the same id in another container has.
-    temporary = f"{folder}/.{name}.{os.urandom(8).hex()}"
-    files.create(temporary, mode, kept)
-    os.rename(temporary, path)
+    files.replace(path, mode, _content(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2])
 
 
 def _content(path: str) -> bytes:

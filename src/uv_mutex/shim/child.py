@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from uv_mutex.errors import CANNOT_EXEC, MutexError
+from uv_mutex.errors import CANNOT_EXEC, MutexError, warn
 from uv_mutex.shim import signal_relay
 
 TYPE_CHECKING = False
@@ -25,6 +25,13 @@ _PR_SET_PDEATHSIG = 1
 #: A failed exec writes its errno to a pipe, which tells it apart from the exit statuses of uv.
 _ERRNO_BYTES = 4
 _WATCH_SECONDS = 0.25
+
+
+class CannotForkError(MutexError):
+    """There can't be another process, because of `ulimit -u` or for want of memory."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, CANNOT_EXEC)
 
 
 class Ended:
@@ -146,7 +153,7 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
 
     :param sigchld: what SIGCHLD did when the shim started; the child gets it back.
     :returns: the child, and a pipe on which it writes the errno if ``start`` fails; a successful exec closes it.
-    :raises MutexError: if there can't be another process.
+    :raises CannotForkError: if there can't be another process.
     """
     pdeathsig = _load_pdeathsig()
     parent = os.getpid()
@@ -154,7 +161,9 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
         told, tell = os.pipe()
         pid = os.fork()
     except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
-        raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
+        raise CannotForkError(
+            f"cannot start a process for {name}: {error.strerror}; allow more (ulimit -u), or try again"
+        ) from None
     if pid:
         os.close(tell)
         return pid, told
@@ -182,8 +191,11 @@ class _Watchdog:
         self._pid = pid
         self._ended = threading.Event()
         self._killing = threading.Lock()
-        if lost:  # the thread has all signals blocked, as they are here
-            threading.Thread(target=self._run, args=(lost,), daemon=True).start()
+        if lost:
+            try:  # the thread has all signals blocked, as they are here
+                threading.Thread(target=self._run, args=(lost,), daemon=True).start()
+            except RuntimeError as error:  # `ulimit -u`
+                warn(f"nobody watches whether the lock is lost: {error}; allow more processes (ulimit -u)")
 
     def _run(self, lost: "Callable[[], str | None]") -> None:
         while not self._ended.wait(_WATCH_SECONDS):

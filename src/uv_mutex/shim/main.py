@@ -4,7 +4,7 @@ import os
 import sys
 
 from uv_mutex import terminal
-from uv_mutex.errors import MutexError, say
+from uv_mutex.errors import MutexError, go_on, say
 from uv_mutex.shim import child
 from uv_mutex.uv import executable
 
@@ -36,7 +36,10 @@ def main(words: list[str]) -> "NoReturn":
             raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
         uv = executable.find(os.environ)
         if not _is_off() and any(word in _GUARDED_WORDS for word in words):
-            _guard(uv, words)
+            try:
+                _guard(uv, words)
+            except OSError as error:  # too few descriptors, or too little memory
+                go_on(f"cannot guard this call: {error}; mend that")
         child.exec_uv(uv, words)
     except MutexError as error:
         say(str(error))
@@ -102,6 +105,10 @@ class _GuardedCall:
                 self._work_unless_fresh()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
+        except child.CannotForkError as error:
+            self._session.release()
+            go_on(str(error))
+            child.exec_uv(self._uv, self._call.words)
         except MutexError as error:
             self._session.release(unfinished=True)
             self._session.write(prepared=False, status=error.status)
@@ -151,6 +158,9 @@ class _GuardedCall:
         """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
         ended = self._work_under_lock(empty_stdin=True)
         if not ended.ok:
+            from uv_mutex.shim import process_room
+
+            process_room.check(self._uv)
             self._end_like(ended, prepared=True)
 
     def _work_under_lock(self, *, empty_stdin: bool = False) -> "Ended":

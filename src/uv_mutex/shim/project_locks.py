@@ -24,10 +24,10 @@ def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = F
     inside = environment == f"{root}/.venv"
     found: list[LockTarget] = []
     if inside or not keeps_lockfile:
-        if to_look or _writable(root, f"{root}/pyproject.toml", f"{root}/uv.lock"):
-            found.append(LockFile(root))
-        elif inside:
-            found.extend(_environment_lock(environment))
+        changeable = (root, f"{root}/pyproject.toml", f"{root}/uv.lock", *([environment] if inside else []))
+        if to_look or _writable(*changeable):
+            lock = LockFile(root, instead=root)
+            found.append(_seen(lock, root) if to_look else lock)
     if not inside:
         found.extend(_environment_lock(environment, to_look=to_look))
     return found
@@ -44,12 +44,18 @@ def _environment_lock(environment: str, *, to_look: bool = False) -> "Iterator[L
         above, missing = os.path.split(above)
         name = f"{missing}-{name}"
     # For the `.venv` of a project this is the project lock, whichever project asks.
-    lock = LockFile(above, "lock" if name == ".venv" else f"{name}.lock")
-    if _writable(above) or (to_look and (os.path.exists(lock.path) or not os.path.isdir(environment))):
+    instead = above if name == ".venv" else environment
+    lock = LockFile(above, "lock" if name == ".venv" else f"{name}.lock", instead=instead)
+    if to_look:
+        yield _seen(lock, instead)
+    elif _writable(above, environment):
         yield lock
-    elif to_look or _writable(environment):
-        # A user who can't write above the folder can't replace it, so it can serve as the lock file.
-        yield EnvironmentFolder(environment)
+
+
+def _seen(lock: LockFile, instead: str) -> LockTarget:
+    """What is locked at present, for a caller that creates nothing."""
+    use_folder = not os.path.exists(lock.path) and os.path.isdir(instead) and not _writable(lock.above)
+    return EnvironmentFolder(instead) if use_folder else lock
 
 
 def _writable(*paths: str) -> bool:

@@ -94,6 +94,8 @@ class LockSession:
 
     def _undo_half_done(self) -> None:
         """Undo what a dead owner of one of the locks left half done, in the environment that it worked on."""
+        if any(lock.previous_owner_died for lock in self._locks):
+            self.outlast_recent_runs()
         for lock in self._locks:
             began, target = lock.previous_owner_began, lock.base
             if began is not None:
