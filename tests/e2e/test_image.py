@@ -17,6 +17,8 @@ from support.debian import DOCKER_PATH, machine
 from support.uvs import uv
 from support.wheels import make_wheel
 
+from uv_mutex.setup import launcher
+
 pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _ROOT = Path(__file__).parents[2]
@@ -161,8 +163,8 @@ def test_a_python_that_uv_manages(storage: Storage) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     with storage.container("made-managed") as container:
         root = Path(storage.run("mount", container).stdout.strip())
-        first = (root / "opt/uv-mutex/bin/uv").read_text().partition("\n")[0]
-        assert first.startswith("#!/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11 ")
+        python = "/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11"
+        assert launcher.interpreter_of(root / "opt/uv-mutex") == python
         (root / "work/pyproject.toml").write_text(_TOML)
         done = storage.exec(container, "sh", "-c", "id -u; UV_MUTEX_LOG=log uv sync --offline -q && cat log")
         assert done.stdout.startswith("1234\n")
