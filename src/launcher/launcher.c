@@ -40,7 +40,7 @@ static const char *const OFF_WORDS[] = {"off", "0", "false", "no"};
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 #define PYTHON_SIDE "/lib/uv-mutex/launcher"
 
-static int may_be_guarded(char *const *words);
+static int may_be_guarded(int argc, char *const *argv);
 static void exec_real_uv(const char *uv, char **argv);
 static void exec_python_side(int argc, char *const *argv);
 static void find_own_path(char path[PATH_MAX]);
@@ -49,25 +49,28 @@ static char *ignored_signals(void);
 
 int main(int argc, char **argv)
 {
+    /* Python guards against endless loops: with programs that may start a launcher, and where it said so before. */
+    if (getenv("UV_MUTEX_PASSED"))
+        exec_python_side(argc, argv);
     const char *uv = find_real_uv();
-    if (argc > 0 && may_be_guarded(argv + 1))
+    if (may_be_guarded(argc, argv) || may_start_launcher(uv))
         exec_python_side(argc, argv);
     exec_real_uv(uv, argv);
 }
 
-static int may_be_guarded(char *const *words)
+static int may_be_guarded(int argc, char *const *argv)
 {
     const char *switched = getenv("UV_MUTEX");
     const char *also = getenv("UV_MUTEX_ALSO");
     for (size_t i = 0; switched && i < LENGTH(OFF_WORDS); i++)
         if (strcasecmp(switched, OFF_WORDS[i]) == 0)
             return 0;
-    for (; *words; words++) {
+    for (int at = 1; at < argc; at++) {
         for (size_t i = 0; i < LENGTH(GUARDED_WORDS); i++)
-            if (strcmp(*words, GUARDED_WORDS[i]) == 0)
+            if (strcmp(argv[at], GUARDED_WORDS[i]) == 0)
                 return 1;
         /* Further subcommands that the user wants guarded. Python reads that list; this only rules words out. */
-        if (also && strstr(also, *words))
+        if (also && strstr(also, argv[at]))
             return 1;
     }
     return 0;
@@ -108,11 +111,14 @@ static void exec_python_side(int argc, char *const *argv)
              " is damaged); install it again, or remove that file", NULL);
 
     char *head[] = {interpreter, options, "-X", ignored_signals(), script};
-    char **words = malloc((LENGTH(head) + (size_t)argc) * sizeof *words);
+    size_t count = argc > 1 ? (size_t)argc - 1 : 0;
+    char **words = malloc((LENGTH(head) + count + 1) * sizeof *words);
     if (!words)
         fail(FAILED, "cannot start ", interpreter, ": ", strerror(errno), "; try again", NULL);
     memcpy(words, head, sizeof head);
-    memcpy(words + LENGTH(head), argv + 1, (size_t)argc * sizeof *words); /* the NULL at its end too */
+    if (count)
+        memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
+    words[LENGTH(head) + count] = NULL;
     execv(interpreter, words);
     fail(CANNOT_EXEC, "cannot start ", interpreter, ", the Python that guards this call: ", strerror(errno),
          "; install uv-mutex again with another Python", NULL);

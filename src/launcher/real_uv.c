@@ -18,6 +18,9 @@
 /* LAUNCHER_MARKERS of executable.py: every launcher has one of these in its first bytes. */
 static const char *const MARKERS[] = {"uv-mutex launcher", "uv-mutex front door"};
 enum { HEAD_BYTES = 2048 };
+/* How a program begins, and a script. */
+#define PROGRAM "\177ELF"
+#define SCRIPT "#!"
 
 static void check_named(const char *path);
 static int program_in(const char *folder, size_t length, char program[PATH_MAX]);
@@ -37,7 +40,6 @@ const char *find_real_uv(void)
         next = *end ? end + 1 : NULL;
         if (!program_in(folder, (size_t)(end - folder), program))
             continue;
-        /* A guard against endless exec loops belongs here: it passes over what this process has been before. */
         if (!is_launcher(program))
             return program;
         if (!*first_launcher)
@@ -80,12 +82,21 @@ static int is_launcher(const char *path)
 {
     char head[HEAD_BYTES];
     long length = read_beginning(path, head, sizeof head);
-    if (length < 4 || (memcmp(head, "#!", 2) != 0 && memcmp(head, "\177ELF", 4) != 0))
+    if (length < 4 || (memcmp(head, SCRIPT, 2) != 0 && memcmp(head, PROGRAM, 4) != 0))
         return 0;
     for (size_t i = 0; i < sizeof MARKERS / sizeof *MARKERS; i++)
         if (memmem(head, (size_t)length, MARKERS[i], strlen(MARKERS[i])))
             return 1;
     return 0;
+}
+
+int may_start_launcher(const char *path)
+{
+    static char real[PATH_MAX];
+    char head[4];
+    const char *target = realpath(path, real) ? real : path, *slash = strrchr(target, '/');
+    return strncmp(slash ? slash + 1 : target, "uv", 2) != 0 || read_beginning(path, head, sizeof head) != 4 ||
+           memcmp(head, PROGRAM, 4) != 0;
 }
 
 long read_beginning(const char *path, char *into, size_t limit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -112,7 +111,7 @@ _ODD_ENVIRONMENTS: dict[str, Callable[[Path], dict[str, str | bytes]]] = {
     "a folder": lambda folder: {"UV_MUTEX_UV": str(folder)},
     "a shim of another version": lambda folder: {"PATH": f"{_shim_of(folder, b'uv-mutex front door')}:/nowhere"},
     "a native shim": lambda folder: {"PATH": f"{_shim_of(folder, b'uv-mutex launcher', begins=b'%cELF' % 127)}"},
-    "a small program": lambda folder: {"PATH": str(_shim_of(folder, b"", begins=b"#")), "UV_MUTEX": "x" * 1000},
+    "a small program": lambda folder: {"PATH": str(_shim_of(folder, b"", begins=b"%cELF" % 127)), "UV_MUTEX": "x" * 1000},
     "variables": lambda folder: {**{f"V{number}": "x" * 1000 for number in range(500)}, "PATH": str(folder)},
 }
 
@@ -317,20 +316,33 @@ def test_a_shim_that_the_other_kind_passes_over(shim: Shim, project: Project, tm
         assert f"besides the shim {order[0].uv};".encode() in done.stderr
 
 
-def test_it_ends_as_uv_does(stub: StubPrefix) -> None:
-    stub.real.write_text("#!/bin/sh\nkill -TERM $$\n")
-    assert stub.call(["tree"]).returncode == -signal.SIGTERM
-    stub.real.write_text("#!/bin/sh\nexit 7\n")
-    assert stub.call(["tree"]).returncode == 7
-
-
 def test_a_uv_that_cannot_start(stub: StubPrefix) -> None:
-    stub.real.write_text("#!/no/such/interpreter\n")
+    stub.real.write_bytes(b"\x7fELF" + bytes(100))
     done = stub.call(["tree"])
     assert done.returncode == 126
-    why = "No such file or directory; check that file, or name another in UV_MUTEX_UV"
+    why = "Exec format error; check that file, or name another in UV_MUTEX_UV"
     assert one_line(done.stderr) == f"uv-mutex: cannot start {stub.real}: {why}"
     assert done.stderr == call_python(["tree"], {"PATH": stub.path}).stderr
+
+
+def test_programs_that_may_start_it_again_are_left_to_python(stub: StubPrefix, tmp_path: Path) -> None:
+    """A script, or a link to a version manager; and what one of them started."""
+    assert not stub.decide(["tree"])
+    assert stub.decide(["tree"], UV_MUTEX_PASSED="")
+    manager, link = tmp_path / "manager", tmp_path / "link"
+    shutil.copy(stub.real, manager)
+    stub.real.unlink()
+    stub.real.symlink_to(manager)
+    assert stub.decide(["tree"])
+    manager.rename(tmp_path / "uv-0.1")
+    link.symlink_to(tmp_path / "uv-0.1")
+    stub.real.unlink()
+    stub.real.symlink_to(link)
+    assert not stub.decide(["tree"])
+    stub.real.unlink()
+    stub.real.write_text("#!/bin/sh\n")
+    stub.real.chmod(0o755)
+    assert stub.decide(["tree"])
 
 
 def test_it_is_found_behind_the_real_uv_too(stub: StubPrefix) -> None:

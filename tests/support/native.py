@@ -14,8 +14,17 @@ from support import need
 _ROOT = Path(__file__).parents[2]
 #: What finds reads and writes out of bounds, and undefined behaviour, and ends the program then.
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-#: Says its name and its words, each ended by a zero byte.
-_STUB = "#!/bin/sh\nprintf '%s\\0' {name} \"$@\"\n"
+#: Both say their names and words, each ended by a zero byte. The real uv is a program, for which a script would not do.
+_PYTHON = "#!/bin/sh\nprintf '%s\\0' guarded \"$@\"\n"
+_UV = """
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        printf("%s%c", i ? argv[i] : "passed", 0);
+    return argc && argv[0][0] == 'u' ? 0 : 1;
+}
+"""
 
 Words = Sequence[str | bytes]
 
@@ -38,9 +47,11 @@ class StubPrefix:
         for path in (self.uv, self.pointer, self.real):
             path.parent.mkdir(parents=True)
         os.link(program, self.uv)
-        for path, name in ((self.interpreter, "guarded"), (self.real, "passed")):
-            path.write_text(_STUB.format(name=name))
-            path.chmod(0o755)
+        self.interpreter.write_text(_PYTHON)
+        self.interpreter.chmod(0o755)
+        source = folder / "real.c"
+        source.write_text(_UV)
+        subprocess.run([need.executable("cc"), "-o", self.real, source], check=True)
         self.pointer.write_text(f"{self.interpreter}\n-ISXutf8\ntag/launcher\nnative\n")
 
     @property
