@@ -154,12 +154,13 @@ def test_an_image(storage: Storage, tmp_path: Path) -> None:
         ]
         storage.run("copy", "--quiet", container, tmp_path / "wheels", "/wheels")
         storage.run("copy", "--quiet", container, tmp_path / "pyproject.toml", "/pyproject.toml")
+        assert launcher.describe(f"{root}/opt/uv-mutex/bin/uv")[0] == "native"
         check(storage, container, "0.7.8")
 
 
 def test_a_python_that_uv_manages(storage: Storage) -> None:
     """With the uv that the base image has, since no version is asked for."""
-    done = storage.build("managed", "made-managed", USER_ID="1234")
+    done = storage.build("managed", "made-managed", USER_ID="1234", LAUNCHER="python")
     assert done.returncode == 0, done.stdout + done.stderr
     with storage.container("made-managed") as container:
         root = Path(storage.run("mount", container).stdout.strip())
@@ -196,6 +197,6 @@ def test_a_build_that_stops_says_what_to_do(base: str, change: str, message: str
     container = storage.run("from", f"localhost/{base}").stdout.strip()
     storage.run("run", "--isolation", "chroot", "--user", "0", container, "--", "sh", "-c", change)
     storage.run("commit", "--quiet", "--rm", container, "localhost/changed")
-    done = storage.build("changed", "not-made", UV_VERSION="0.7.8")
+    done = storage.build("changed", "not-made", UV_VERSION="0.7.8", LAUNCHER="python")
     assert done.returncode
     assert f"uv-mutex: {message}\n" in done.stderr

@@ -111,7 +111,10 @@ _ODD_ENVIRONMENTS: dict[str, Callable[[Path], dict[str, str | bytes]]] = {
     "a folder": lambda folder: {"UV_MUTEX_UV": str(folder)},
     "a shim of another version": lambda folder: {"PATH": f"{_shim_of(folder, b'uv-mutex front door')}:/nowhere"},
     "a native shim": lambda folder: {"PATH": f"{_shim_of(folder, b'uv-mutex launcher', begins=b'%cELF' % 127)}"},
-    "a small program": lambda folder: {"PATH": str(_shim_of(folder, b"", begins=b"%cELF" % 127)), "UV_MUTEX": "x" * 1000},
+    "a small program": lambda folder: {
+        "PATH": str(_shim_of(folder, b"", begins=b"%cELF" % 127)),
+        "UV_MUTEX": "x" * 1000,
+    },
     "variables": lambda folder: {**{f"V{number}": "x" * 1000 for number in range(500)}, "PATH": str(folder)},
 }
 

@@ -56,7 +56,7 @@ def test_a_launcher_of_the_package(package: Path, tmp_path: Path, project_factor
     assert shim.uv.read_bytes() == program.read_bytes()
     assert launcher.describe(str(shim.uv)) == ("native", f"it runs on this {_MACHINE} machine")
     # From the prefix to another one.
-    command = [shim.bin / "uv-mutex", "install", "--prefix", tmp_path / "second"]
+    command = [str(shim.bin / "uv-mutex"), "install", "--prefix", str(tmp_path / "second")]
     subprocess.run(command, check=True, capture_output=True)
     assert Shim(tmp_path / "second").uv.read_bytes() == program.read_bytes()
     project = project_factory()
@@ -238,7 +238,7 @@ def tools() -> Iterator[tuple[Path, dict[str, str]]]:
         if not (folder / wanted.replace(" ", "-")).exists():
             shutil.rmtree(folder, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
             subprocess.run([*pip, *wanted.split()], check=True)
             (folder / wanted.replace(" ", "-")).touch()
         yield python, {f"ZIG_{kind}_CACHE_DIR": f"{folder}/zig" for kind in ("GLOBAL", "LOCAL")}
@@ -258,7 +258,7 @@ def test_a_release(
 ) -> None:
     """It has small static launchers for both machines, and two builds of it, in different folders, are the same."""
     python, environ = tools
-    wheels = []
+    wheels: list[Path] = []
     for name in ("one", "two"):
         clone, output = tmp_path / f"clone-{name}", tmp_path / name
         shutil.copytree(sources, clone)

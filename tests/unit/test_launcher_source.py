@@ -44,6 +44,11 @@ def test_paths_statuses_and_the_option() -> None:
     assert statuses in _SOURCE
 
 
+def test_one_version_of_zig() -> None:
+    (version,) = re.findall(r'"ziglang": "([\d.]+)"', (_FOLDER / "release").read_text())
+    assert f" ziglang=={version} " in (_FOLDER.parents[1] / "hooks/Dockerfile").read_text()
+
+
 def test_it_stays_small() -> None:
     assert _SOURCE.count("\n") <= 600
     assert max(map(len, _SOURCE.splitlines())) <= 120
