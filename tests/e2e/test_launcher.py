@@ -173,6 +173,18 @@ def test_without_proc(stub: StubPrefix, tmp_path: Path) -> None:
             check=False,
         )
         assert done.stdout.startswith(b"guarded\0"), done
+    # Started by a descriptor, it has no path at all.
+    code = "import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), ['uv', 'sync'], os.environ)"
+    script = f'mount -t tmpfs none /proc && exec "$2" -c "{code}" "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", script, "-", stub.uv, sys.executable],
+        env={"PATH": f"{stub.path}:/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    said = done.stderr.splitlines(keepends=True)[-1]  # below what the sanitizer misses
+    assert one_line(said).endswith("cannot find out where it lies: No such file or directory; mount /proc")
 
 
 # ---------------------------------------------------------------------------------------------- a damaged prefix
