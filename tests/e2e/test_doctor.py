@@ -187,9 +187,7 @@ def test_the_shim_is_not_first(project: Project, tmp_path: Path) -> None:
     assert found == [f"no uv on PATH besides the shim {bin_}/uv; install uv, or name it in UV_MUTEX_UV"]
     broken = tmp_path / "broken"
     broken.mkdir()
-    text = (Path(bin_) / "uv").read_text()
-    (broken / "uv").write_text(text.replace('LIBRARY = "', 'LIBRARY = "absent'))
-    (broken / "uv").chmod(0o755)
+    shutil.copy(Path(bin_) / "uv", broken)  # far from what belongs to it
     (found_,) = problems(examined(project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"))
     assert found_.startswith(f"the shim {broken}/uv doesn't start (")
     assert found_.endswith("; install it again with `uv-mutex install`")

@@ -16,6 +16,7 @@ import packaging
 import pytest
 from support.debian import DOCKER_PATH, SSH_PATH, Machine, booted, machine
 from support.herd import read_log
+from support.native import compile_launcher
 from support.uvs import uv
 
 # The first one makes the Debian that all use.
@@ -356,15 +357,19 @@ def test_from_a_folder_of_wheels_alone(debian: Machine, tmp_path: Path) -> None:
             for path in (_ROOT / folder).rglob("*"):
                 if path.is_file() and "__pycache__" not in path.parts:
                     archive.write(path, f"{name}/{path.relative_to(_ROOT / folder)}")
+        compile_launcher(tmp_path / "launcher", "-static")
+        archive.write(tmp_path / "launcher", f"uv_mutex/launchers/uv-{os.uname().machine}")
     debian.copy(wheel, f"{_WHEELS}/{wheel.name}")
     debian.copy(_ROOT / "hooks/worker", f"{_WHEELS}/worker")
     subprocess.run(["rm", "-r", debian.path("/repo")], check=True)
     done = debian.run(["python3", f"{_WHEELS}/worker"])
     assert done.returncode == 0, done.stderr
     assert goes_through(debian, ["sh", "-c"], "root") == "shim"
+    assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
     for command in (f"{_WHEELS}/worker", *debian.path("/opt/uv-mutex/lib").rglob("hooks/worker")):
         inside = str(command).removeprefix(str(debian.root))
         assert debian.run(["python3", inside]).returncode == 0, inside  # the installed one needs no wheels
+        assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
     assert debian.run(["python3", f"{_WHEELS}/worker", "--undo"]).returncode == 0
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from support import need
 from support.herd import read_log
 from support.project import Project
-from support.shim import install_shim
+from support.shim import Shim, install_shim
 from support.uvs import uv
 
 # Reaps what is orphaned in the namespace, as an init must. Ends when the pipe does that the test process holds.
@@ -282,11 +282,11 @@ class Host(Namespaces):
 
     def shims(self) -> list[int]:
         """Every shim and every `uv-mutex exec` that runs here, by its process id outside."""
-        programs = {os.fsencode(self.local / "shim/bin" / name) for name in ("uv", "uv-mutex")}
+        shim = Shim(self.local / "shim")
         found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                if not programs.isdisjoint(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")):
+                if shim.is_called_by(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")):
                     found.append(pid)
         return found
 

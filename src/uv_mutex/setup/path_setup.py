@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from uv_mutex.errors import MutexError
 from uv_mutex.setup import marked_block
+from uv_mutex.setup.launcher import interpreter_of
 from uv_mutex.setup.marked_block import Block
 from uv_mutex.uv import executable
 
@@ -123,10 +124,7 @@ def _check_reachable(prefix: Path) -> None:
 
     :raises MutexError: if they can't.
     """
-    interpreter = (
-        executable.first_bytes(str(prefix / "bin/uv")).decode("utf-8", "replace").partition("\n")[0][2:].split()
-    )
-    for path in (str(prefix / "bin/uv"), *(word for word in interpreter if word.startswith("/"))):
+    for path in (str(prefix / "bin/uv"), interpreter_of(prefix)):
         for folder in Path(os.path.realpath(path)).parents:
             if not folder.stat().st_mode & 0o001:
                 raise MutexError(

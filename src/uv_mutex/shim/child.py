@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: The signals that Python ignores when it starts. They would stay ignored after an exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+#: The option of Python (-X) in which the native launcher names those of them that its caller ignored.
+_IGNORED_OPTION = "uv_mutex_ignored"
 #: The values that Python gives to LC_CTYPE when it starts in a C locale (PEP 538).
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 _PR_SET_PDEATHSIG = 1
@@ -237,8 +239,10 @@ def end_like(ended: Ended) -> "NoReturn":
 
 def _undo_python() -> None:
     """Undo what the interpreter changed in this process when it started."""
+    # Without the native launcher nobody knows what the caller ignored: the default is the likelier.
+    ignored = str(sys._xoptions.get(_IGNORED_OPTION, "")).split(",")
     for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number.name in ignored else signal.SIG_DFL)
     if os.environ.get("LC_CTYPE") in _COERCED:
         _restore_lc_ctype()
 

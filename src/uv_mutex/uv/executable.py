@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Every launcher has one of these in its first bytes. An older prefix on PATH may still hold the second.
 LAUNCHER_MARKERS = (b"uv-mutex launcher", b"uv-mutex front door")
+#: How a launcher begins: a script, or a native one.
+_MAGIC = (b"#!", b"\x7fELF")
 _HEAD_BYTES = 2048
 
 
@@ -68,7 +70,7 @@ def _is_executable(path: str) -> bool:
 def is_shim(path: str) -> bool:
     """Whether this executable file is a launcher of uv-mutex, of any version and prefix."""
     head = first_bytes(path)
-    return head.startswith(b"#!") and any(marker in head for marker in LAUNCHER_MARKERS)
+    return head.startswith(_MAGIC) and any(marker in head for marker in LAUNCHER_MARKERS)
 
 
 def first_bytes(path: str) -> bytes:

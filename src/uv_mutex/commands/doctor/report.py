@@ -13,6 +13,7 @@ from uv_mutex.commands.doctor.finding import Finding, bad, fine, note, warning
 from uv_mutex.commands.find_project import NoProjectError
 from uv_mutex.errors import NoUvError, say
 from uv_mutex.locking import lock_file
+from uv_mutex.setup import launcher
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv import executable
 from uv_mutex.uv.project import Project
@@ -109,7 +110,7 @@ def _programs() -> Iterator[Finding]:
     """Check which uv comes first on PATH, and which one is the real uv."""
     if os.environ.get("UV_MUTEX", "").lower() in _OFF:
         yield bad(f"UV_MUTEX={os.environ['UV_MUTEX']} switches the shim off", "unset it")
-    yield _shim()
+    yield from _shim()
     try:
         uv = executable.find(os.environ)
     except NoUvError as error:
@@ -126,21 +127,37 @@ def _programs() -> Iterator[Finding]:
         yield note(f"uv {version} without uv-mutex: {text}", "keep the shim first on PATH")
 
 
-def _shim() -> Finding:
+def _shim() -> Iterator[Finding]:
     first = next(executable.programs_on_path(os.environ.get("PATH")), None)
     if first is None:
-        return bad(
+        yield bad(
             "there is no uv on PATH, and no shim", "install uv, then run `uv-mutex install` and do what it prints"
         )
+        return
     if not executable.is_shim(first):
-        return bad(
+        yield bad(
             f"the first uv on PATH is {first}, which is not the shim",
             f'put the shim first: export PATH={_folder_of_shim()}:"$PATH"',
         )
+        return
     problem = _start_problem(first)
     if problem:
-        return bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
-    return fine(f"the first uv on PATH is the shim {first}", reason=f"uv is the shim {first}")
+        yield bad(f"the shim {first} doesn't start ({problem})", "install it again with `uv-mutex install`")
+        return
+    yield fine(f"the first uv on PATH is the shim {first}", reason=f"uv is the shim {first}")
+    yield from _launcher(first)
+
+
+def _launcher(shim: str) -> Iterator[Finding]:
+    """Say which launcher the shim has, and why."""
+    kind, why = launcher.describe(shim)
+    if kind == launcher.NATIVE:
+        yield fine(f"its launcher is the native one: {why}")
+    elif kind == launcher.PYTHON:
+        yield fine(
+            f"its launcher is the Python one, which costs each call 10 ms: {why}",
+            "install uv-mutex from a wheel that has a native launcher, or with a C compiler",
+        )
 
 
 def _folder_of_shim() -> str:
@@ -151,7 +168,8 @@ def _folder_of_shim() -> str:
 
 def _start_problem(shim: str) -> str:
     """Why the shim does not start; empty if it does. Exit status 127 means that it started and found no real uv."""
-    done = _run([os.path.abspath(shim), "--version"])
+    # A guarded word, since the native launcher needs its Python side only for those.
+    done = _run([os.path.abspath(shim), "run", "--help"])
     if done is None:
         return "it can't be executed"
     if done.returncode in (0, 127):
