@@ -290,11 +290,11 @@ def test_run_uv_gives_words_marks_and_stdin(tmp_path: Path) -> None:
     script = tmp_path / "uv"
     script.write_text('#!/bin/sh\n{ echo "$@"; echo "$MARK"; cat; } > "$OUT"\nexit 4\n')
     script.chmod(0o755)
-    for empty, expected in ((False, "typed\n"), (True, "")):
+    for stdin, expected in ((None, "typed\n"), (b"", ""), (b"given\n", "given\n")):
         out = tmp_path / "out"
         code = (
             f"{_IMPORT}ended = child.run_uv({str(script)!r}, ['sync', '-q'], "
-            f"extra_env={{'MARK': 'held', 'OUT': {str(out)!r}}}, empty_stdin={empty})\n"
+            f"extra_env={{'MARK': 'held', 'OUT': {str(out)!r}}}, stdin={stdin!r})\n"
             "child.end_like(ended)"
         )
         assert subprocess.run([sys.executable, "-IS", "-c", code], input=b"typed\n", check=False).returncode == 4

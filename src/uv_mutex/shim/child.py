@@ -68,7 +68,7 @@ def run_uv(
     words: list[str],
     *,
     extra_env: "Mapping[str, str]",
-    empty_stdin: bool = False,
+    stdin: bytes | None = None,
     lost: "Callable[[], str | None] | None" = None,
 ) -> Ended:
     """Run the real uv as a child and wait for it; see :func:`run_child`.
@@ -76,7 +76,7 @@ def run_uv(
     :param uv: path of the real uv.
     :param words: the words after ``uv``.
     :param extra_env: variables that the child sees besides its environment.
-    :param empty_stdin: give it /dev/null instead of our stdin, which belongs to the user's command.
+    :param stdin: what it reads instead of our stdin, which belongs to the user's command; None for our stdin.
     :param lost: see :func:`run_child`.
     :raises MutexError: if the kernel won't start it, or it was stopped because a lock was lost.
     """
@@ -84,14 +84,23 @@ def run_uv(
     def start() -> None:
         for name, value in extra_env.items():
             os.putenv(name, value)
-        if empty_stdin:
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+        if stdin is not None:
+            _replace_stdin(stdin)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
+
+
+def _replace_stdin(content: bytes) -> None:
+    if not content:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        return
+    fd = os.memfd_create("script")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
 
 
 def run_child(

@@ -9,15 +9,17 @@ from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.shim.child import Ended
+    from uv_mutex.shim.preparation import Preparation
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
 
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
-_GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+_GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version")
 _OFF = ("off", "0", "false", "no")
 
 
@@ -30,8 +32,9 @@ def main(words: list[str]) -> "NoReturn":
         if sys.platform != "linux":
             raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
         uv = executable.find(os.environ)
-        if not _is_off() and any(word in _GUARDED_WORDS for word in words):
-            _guard(uv, words)
+        also = os.environ.get("UV_MUTEX_ALSO", "").split()
+        if not _is_off() and any(word in _GUARDED_WORDS or word in also for word in words):
+            _guard(uv, words, also)
         child.exec_uv(uv, words)
     except MutexError as error:
         say(str(error))
@@ -42,14 +45,18 @@ def _is_off() -> bool:
     return os.environ.get("UV_MUTEX", "").lower() in _OFF
 
 
-def _guard(uv: str, words: list[str]) -> None:
+def _guard(uv: str, words: list[str], also: list[str]) -> None:
     """Take the call through the lock if it can change the project; return if it can't.
 
+    :param uv: the path of the real uv.
+    :param words: the words after ``uv``.
+    :param also: further subcommands that the user wants to be guarded.
     :raises MutexError: if the lock can't be taken.
     """
     from uv_mutex.locking.nesting import held_by_ancestor
     from uv_mutex.shim.project_locks import project_locks
     from uv_mutex.uv import commandline, project
+    from uv_mutex.uv.settings import Settings
 
     asked: dict[str, str] = {}
 
@@ -58,14 +65,17 @@ def _guard(uv: str, words: list[str]) -> None:
             asked[subcommand] = executable.help_text(uv, [subcommand] if subcommand else [])
         return asked[subcommand]
 
-    call = commandline.parse(words, ask_help)
+    call = commandline.parse(words, ask_help, lambda *option: executable.option_takes_value(uv, *option), also)
     if call is None:
         return
-    settings = project.Settings(os.environ, ask_help)
-    if project.harmless(call, settings):
-        return
+    settings = Settings(os.environ, ask_help)
     try:
-        found = project.find(call, settings, lambda wanted: executable.version_at_least(uv, wanted))
+        found = project.find(
+            call,
+            settings,
+            lambda wanted: executable.version_at_least(uv, wanted),
+            lambda start: executable.workspace_root(uv, start),
+        )
     except OSError:  # the working directory is gone, and uv says so
         return
     if found is None:
@@ -73,13 +83,16 @@ def _guard(uv: str, words: list[str]) -> None:
     locks = project_locks(found, keeps_lockfile=project.keeps_lockfile(call, settings))
     locks = [lock for lock in locks if not held_by_ancestor(lock, os.environ)]
     if locks:
-        _GuardedCall(uv, call, found, locks).go()
+        call.never_fresh = call.never_fresh or found.isolated
+        _GuardedCall(uv, call, found, locks, ask_help).go()
 
 
 class _GuardedCall:
     """A call that needs locks."""
 
-    def __init__(self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]") -> None:
+    def __init__(
+        self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]", ask_help: "Callable[[str], str]"
+    ) -> None:
         from uv_mutex.environment import freshness
         from uv_mutex.shim.session import LockSession
 
@@ -88,6 +101,7 @@ class _GuardedCall:
         self._project = project
         command = f"uv {call.subcommand}"
         self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
+        self._ask_help = ask_help
         self._note = freshness.FreshnessNote(project, call, os.environ, uv)
 
     def go(self) -> "NoReturn":
@@ -106,27 +120,37 @@ class _GuardedCall:
 
     def _run(self) -> "NoReturn":
         """Prepare unless fresh; then, without the lock, let the user's command run."""
-        prepared = False
+        prepared = worked = False
         self._session.take(shared=True)
         if not self._note.fresh():
             self._session.retake(shared=False)
             if not self._note.fresh():
-                self._prepare()
+                worked = self._prepare()
                 prepared = True
         # Before the lock is free: whoever takes it next must know that a uv is about to check.
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
+        child.exec_uv(self._uv, self._call.words_after_preparation() if worked else self._call.words)
 
-    def _prepare(self) -> None:
-        """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
+    def _prepare(self) -> bool:
+        """Bring the environment up to date by the real uv itself; return whether it did.
+
+        If that fails where the user's call would fail too, so does the call.
+        """
         self._session.outlast_recent_runs()
         self._note.before_preparation()
-        words = self._call.preparation_words(child.true_command(), self._project.project_option)
-        ended = self._run_child(words, empty_stdin=True)
-        if not ended.ok:
+        way = self._preparation()
+        ended = self._run_child(way.words, stdin=way.stdin)
+        if ended.signal or (not ended.ok and way.is_the_call):
             self._end_like(ended, prepared=True)
-        self._note_as_fresh()
+        if ended.ok:
+            self._note_as_fresh()
+        return ended.ok
+
+    def _preparation(self) -> "Preparation":
+        from uv_mutex.shim import preparation
+
+        return preparation.preparation(self._call, self._project, self._ask_help)
 
     def _sync(self) -> "NoReturn":
         """Let uv check a fresh environment beside others; let it work on any other one alone."""
@@ -151,16 +175,16 @@ class _GuardedCall:
         """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""
         if not self._note.write():
             self._note.before_preparation()
-            words = self._call.confirmation_words(child.true_command(), self._project.project_option)
-            ended = self._run_child(words, empty_stdin=True)
+            way = self._preparation()
+            ended = self._run_child(way.again, stdin=way.stdin)
             if ended.signal:
                 self._end_like(ended, prepared=True)
             if ended.ok:
                 self._note.write()
 
-    def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
+    def _run_child(self, words: list[str], *, stdin: bytes | None = None) -> "Ended":
         marks, lost = self._session.marks(), self._session.lost_lock_check()
-        return child.run_uv(self._uv, words, extra_env=marks, empty_stdin=empty_stdin, lost=lost)
+        return child.run_uv(self._uv, words, extra_env=marks, stdin=stdin, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
         self._session.release(unfinished=bool(ended.signal))

@@ -97,8 +97,8 @@ class LockSession:
                 # Below the project lock it may have worked on another environment than this call does.
                 owns_venv = target.name == "lock"
                 environment = f"{target.above}/.venv" if owns_venv else self._project.environment
-                root = target.above if owns_venv else self._project.root
-                recovery.undo_half_done(environment, f"{root}/uv.lock", began)
+                lockfile = f"{target.above}/uv.lock" if owns_venv else self._project.lockfile
+                recovery.undo_half_done(environment, lockfile, began)
 
     def outlast_recent_runs(self) -> None:
         """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""

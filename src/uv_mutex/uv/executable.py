@@ -3,7 +3,7 @@
 import os
 
 from uv_mutex import files
-from uv_mutex.errors import NoUvError
+from uv_mutex.errors import CANNOT_EXEC, NoUvError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +86,29 @@ def help_text(uv: str, words: "Sequence[str]") -> str:
     return _output(uv, [*words, "--help"])
 
 
+def option_takes_value(uv: str, subcommand: str, name: str) -> bool | None:
+    """Whether an option takes a value, as the real uv's parser says; None if uv doesn't know the option.
+
+    :param uv: the path of the real uv.
+    :param subcommand: the subcommand; "" for uv itself.
+    :param name: the option, which the help may hide.
+    """
+    status, _, errors = _ask(uv, [*([subcommand] if subcommand else []), name, "--help"])
+    if status == 0:
+        return False
+    return True if "a value is required" in errors else None
+
+
+def workspace_root(uv: str, start: str) -> str | None:
+    """The root of the workspace around a folder, as the real uv finds it.
+
+    :param uv: the path of the real uv.
+    :param start: the folder.
+    :returns: the root; None if uv finds none, or is too old to say.
+    """
+    return _output(uv, ["workspace", "dir", f"--project={start}"]).strip() or None
+
+
 def version_at_least(uv: str, wanted: str) -> bool:
     """Whether the real uv has this version or a newer one; false if it does not say its version.
 
@@ -102,7 +125,15 @@ def version_at_least(uv: str, wanted: str) -> bool:
 
 
 def _output(uv: str, words: "Sequence[str]") -> str:
-    """What uv prints on stdout, without UV_ variables (the help shows their values) and without colour."""
+    """What uv prints on stdout."""
+    return _ask(uv, words)[1]
+
+
+def _ask(uv: str, words: "Sequence[str]") -> tuple[int, str, str]:
+    """The exit status of a uv, and what it prints on stdout and stderr.
+
+    It runs without UV_ variables (the help shows their values) and without colour.
+    """
     import subprocess
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
@@ -111,5 +142,5 @@ def _output(uv: str, words: "Sequence[str]") -> str:
             [uv, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environ | {"NO_COLOR": "1"}
         )
     except OSError:
-        return ""
-    return done.stdout.decode("utf-8", "replace")
+        return CANNOT_EXEC, "", ""
+    return done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
