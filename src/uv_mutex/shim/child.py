@@ -8,6 +8,7 @@ import threading
 
 from uv_mutex.errors import CANNOT_EXEC, MutexError
 from uv_mutex.shim import signal_relay
+from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     :raises MutexError: if the kernel won't start it.
     """
     _undo_python()
+    _guard_against_loop(uv)
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
         # duplicates and the entries without "=" that os.environ can't hold.
@@ -88,6 +90,7 @@ def run_uv(
             _replace_stdin(stdin)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _guard_against_loop(uv)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
@@ -101,6 +104,13 @@ def _replace_stdin(content: bytes) -> None:
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     os.dup2(fd, 0)
+
+
+def _guard_against_loop(uv: str) -> None:
+    if executable.PASSED in os.environ or executable.may_start_shim(uv):
+        from uv_mutex.shim import loop_guard
+
+        loop_guard.mark(uv)
 
 
 def run_child(

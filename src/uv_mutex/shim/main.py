@@ -9,7 +9,7 @@ from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from uv_mutex.locking.lock_file import LockTarget
@@ -31,7 +31,7 @@ def main(words: list[str]) -> "NoReturn":
     try:
         if sys.platform != "linux":
             raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
-        uv = executable.find(os.environ)
+        uv = executable.find(os.environ, _passed())
         also = os.environ.get("UV_MUTEX_ALSO", "").split()
         if not _is_off() and any(word in _GUARDED_WORDS or word in also for word in words):
             _guard(uv, words, also)
@@ -43,6 +43,15 @@ def main(words: list[str]) -> "NoReturn":
 
 def _is_off() -> bool:
     return os.environ.get("UV_MUTEX", "").lower() in _OFF
+
+
+def _passed() -> "Sequence[str]":
+    """The programs that start the shim in place of the real uv."""
+    if executable.PASSED not in os.environ:
+        return ()
+    from uv_mutex.shim import loop_guard
+
+    return loop_guard.passed(os.environ)
 
 
 def _guard(uv: str, words: list[str], also: list[str]) -> None:

@@ -11,28 +11,57 @@ if TYPE_CHECKING:
 
 #: Every launcher has one of these in its first bytes. An older prefix on PATH may still hold the second.
 LAUNCHER_MARKERS = (b"uv-mutex launcher", b"uv-mutex front door")
+#: The variable that tells a shim which programs an earlier shim has started, see :mod:`uv_mutex.shim.loop_guard`.
+PASSED = "UV_MUTEX_PASSED"
+#: In that variable, stands for the process of a program that is only asked something, and starts no user's command.
+ANYWHERE = "-"
+_passed: list[str] = []
+_ELF = b"\x7fELF"
 _HEAD_BYTES = 2048
 
 
-def find(environ: "Mapping[str, str]") -> str:
+def find(environ: "Mapping[str, str]", passed: "Sequence[str]" = ()) -> str:
     """The path of the real uv.
 
     A launcher is recognised by its content, so that copies, symlinks and other prefixes are skipped too.
 
     :param environ: the environment variables, for UV_MUTEX_UV and PATH.
+    :param passed: programs to skip: they were started as the real uv, and started the shim again.
     :raises NoUvError: if there is no real uv, or if UV_MUTEX_UV does not name one.
     """
+    _passed[:] = passed
     named = environ.get("UV_MUTEX_UV")
-    if named:
+    if named and not _is_one_of(named, passed):
         _check_named(named)
         return named
     first_shim = None
     for program in programs_on_path(environ.get("PATH")):
-        if not is_shim(program):
+        if is_shim(program):
+            first_shim = first_shim or program
+        elif not _is_one_of(program, passed):
             return program
-        first_shim = first_shim or program
+    if passed:
+        raise NoUvError(
+            f"no uv on PATH besides {passed[-1]}, which starts uv-mutex again; install uv, or name it in UV_MUTEX_UV"
+        )
     besides = f" besides the shim {first_shim}" if first_shim else ""
     raise NoUvError(f"no uv on PATH{besides}; install uv, or name it in UV_MUTEX_UV")
+
+
+def _is_one_of(path: str, programs: "Sequence[str]") -> bool:
+    try:
+        return any(path == program or os.path.samefile(path, program) for program in programs)
+    except OSError:
+        return False
+
+
+def may_start_shim(program: str) -> bool:
+    """Whether a program named uv may be another that looks for the real uv: a script, or a link to a version manager.
+
+    The real uv is an ELF program, and it starts no other uv.
+    """
+    name = os.path.basename(os.path.realpath(program))
+    return not (name.startswith("uv") and first_bytes(program).startswith(_ELF))
 
 
 def _check_named(path: str) -> None:
@@ -136,11 +165,11 @@ def _ask(uv: str, words: "Sequence[str]") -> tuple[int, str, str]:
     """
     import subprocess
 
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")} | {"NO_COLOR": "1"}
+    if may_start_shim(uv):
+        environ[PASSED] = "\n".join(f"{ANYWHERE} - {program}" for program in (*_passed, uv))
     try:
-        done = subprocess.run(
-            [uv, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environ | {"NO_COLOR": "1"}
-        )
+        done = subprocess.run([uv, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environ)
     except OSError:
         return CANNOT_EXEC, "", ""
     return done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
