@@ -71,6 +71,7 @@ def run_uv(
     *,
     extra_env: "Mapping[str, str]",
     stdin: bytes | None = None,
+    silent: bool = False,
     lost: "Callable[[], str | None] | None" = None,
 ) -> Ended:
     """Run the real uv as a child and wait for it; see :func:`run_child`.
@@ -79,6 +80,7 @@ def run_uv(
     :param words: the words after ``uv``.
     :param extra_env: variables that the child sees besides its environment.
     :param stdin: what it reads instead of our stdin, which belongs to the user's command; None for our stdin.
+    :param silent: throw away what it prints.
     :param lost: see :func:`run_child`.
     :raises MutexError: if the kernel won't start it, or it was stopped because a lock was lost.
     """
@@ -88,6 +90,10 @@ def run_uv(
             os.putenv(name, value)
         if stdin is not None:
             _replace_stdin(stdin)
+        if silent:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _guard_against_loop(uv)

@@ -149,7 +149,7 @@ class _GuardedCall:
         self._session.outlast_recent_runs()
         self._note.before_preparation()
         way = self._preparation()
-        ended = self._run_child(way.words, stdin=way.stdin)
+        ended = self._run_child(way.words, stdin=way.stdin, silent=not way.is_the_call)
         if ended.signal or (not ended.ok and way.is_the_call):
             self._end_like(ended, prepared=True)
         if ended.ok:
@@ -185,15 +185,15 @@ class _GuardedCall:
         if not self._note.write():
             self._note.before_preparation()
             way = self._preparation()
-            ended = self._run_child(way.again, stdin=way.stdin)
+            ended = self._run_child(way.again, stdin=way.stdin, silent=not way.is_the_call)
             if ended.signal:
                 self._end_like(ended, prepared=True)
             if ended.ok:
                 self._note.write()
 
-    def _run_child(self, words: list[str], *, stdin: bytes | None = None) -> "Ended":
+    def _run_child(self, words: list[str], *, stdin: bytes | None = None, silent: bool = False) -> "Ended":
         marks, lost = self._session.marks(), self._session.lost_lock_check()
-        return child.run_uv(self._uv, words, extra_env=marks, stdin=stdin, lost=lost)
+        return child.run_uv(self._uv, words, extra_env=marks, stdin=stdin, silent=silent, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
         self._session.release(unfinished=bool(ended.signal))

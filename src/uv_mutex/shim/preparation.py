@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
+    from uv_mutex.uv.script import Script
 
 
 class Preparation:
@@ -16,7 +17,8 @@ class Preparation:
 
     ``words``: the words after ``uv``. ``again``: those that let uv check its own work once more, without output.
     ``stdin``: what that uv reads from stdin. ``is_the_call``: whether it fails only where the user's call would fail
-    in the same way. Where it does not, the user's call follows in any case, and shows how it fails.
+    in the same way. Where it does not, nobody sees what it prints: the user's call follows in any case, and shows how
+    it fails.
     """
 
     __slots__ = ("again", "is_the_call", "stdin", "words")
@@ -36,7 +38,7 @@ def preparation(call: "Call", project: "Project", ask_help: "Callable[[str], str
     :param ask_help: returns the real uv's ``--help`` of a subcommand.
     """
     if project.script and call.subcommand == "run":
-        return _of_script(call, project.script.path, project.script.text)
+        return _of_script(call, project.script)
     if project.isolated:
         # The environment is the call's own, and uv makes it anew each time. Only uv.lock is shared.
         words = call.other_words("lock", option_table.options_in_help(ask_help("lock")))
@@ -49,13 +51,16 @@ def preparation(call: "Call", project: "Project", ask_help: "Callable[[str], str
     )
 
 
-def _of_script(call: "Call", path: str | None, text: bytes) -> Preparation:
-    if path is None:
+def _of_script(call: "Call", script: "Script") -> Preparation:
+    if script.path is None:
         # The environment depends on the inline metadata alone, so a script that has no more than these will do.
         words = call.stdin_words()
-        return Preparation(words, again=["--quiet", *words], stdin=text)
+        return Preparation(words, again=["--quiet", *words], stdin=script.text)
     # `uv sync` knows nothing of --with: those packages get an environment of their own, which no two calls share.
     names = option_table.known_options("sync").keys() - option_table.PROJECT_PARTS - option_table.TARGET_KIND
-    words = call.other_words("sync", names - option_table.EXACTNESS - {"--isolated"})
+    names -= option_table.EXACTNESS | {"--isolated"}
+    if not script.is_locked:  # `uv run` may ignore these then, `uv sync` fails
+        names -= {"--locked", "--frozen"}
+    words = call.other_words("sync", names)
     words += [f"--script={call.operands[0]}", *([] if call.exact else ["--inexact"])]
     return Preparation(words, again=words, is_the_call=False)

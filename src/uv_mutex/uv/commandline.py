@@ -118,7 +118,8 @@ class Call:
         :param no_op: a command that does nothing.
         :param project: see :meth:`preparation_words`.
         """
-        return self._complete(["--quiet", *self._words_without(TARGET_KIND | OUTPUT)], no_op, project)
+        left_out = TARGET_KIND | OUTPUT if self.subcommand == "run" else OUTPUT  # `sync` has another --script
+        return self._complete(["--quiet", *self._words_without(left_out)], no_op, project)
 
     def stdin_words(self) -> list[str]:
         """The words of a `run` with the same options that reads its script from stdin."""
