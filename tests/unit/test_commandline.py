@@ -174,11 +174,28 @@ def test_an_option_that_nobody_knows(line: str, subcommand: str, options: str) -
     if "y --with" in line:  # y may be the command
         expected.append(("--directory", "=", ""))
     assert call.options == [(name, value if equals else None) for name, equals, value in expected]
-    assert (call.subcommand, call.words, call.operands) == (subcommand, line.split(), [])
+    assert (call.subcommand, call.words) == (subcommand, line.split())
     assert not call.understood
     assert not call.harmless
     assert call.forces_work
     assert call.words_after_preparation() == call.words
+
+
+@pytest.mark.parametrize(
+    ("line", "preparation", "operands"),
+    [
+        ("run --sorcery x -q", "run --sorcery -- true", "x -q"),
+        ("-q --sorcery=y run --extra a x", "-q --sorcery=y run --extra -- true", "a x"),
+        ("run -Z --offline -- x", "run -Z --offline -- true", "x"),
+        ("run -Z - x", "run -Z -- true", "- x"),
+        ("run -Z", "run -Z -- true", ""),
+    ],
+)
+def test_preparation_with_an_option_that_nobody_knows(line: str, preparation: str, operands: str) -> None:
+    call = parse(line.split(), lambda _: "")
+    assert call is not None
+    assert call.preparation_words("true", None) == preparation.split()
+    assert call.operands == operands.split()
 
 
 def test_an_option_that_nobody_knows_guards_no_other_subcommand() -> None:

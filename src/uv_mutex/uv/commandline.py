@@ -26,8 +26,8 @@ class Call:
     ``words``: all words after ``uv``. ``subcommand``: a guarded subcommand. ``options``: all options in the order they
     were given, the global ones included. ``leading``: the number of options before the subcommand. ``operands``: all
     other words; for `run` these are the command and its arguments. ``understood``: whether that is all there is. If
-    not, nobody knows one of the options: then ``options`` are the others, and ``operands`` is empty. ``never_fresh``:
-    whether there must be a preparation whatever the environment looks like.
+    not, nobody knows one of the options: then ``options`` are the others, and ``operands`` are what may be the command
+    of a `run`. ``never_fresh``: whether there must be a preparation whatever the environment looks like.
     """
 
     __slots__ = ("leading", "never_fresh", "operands", "options", "subcommand", "understood", "words")
@@ -110,6 +110,9 @@ class Call:
         :param no_op: that command.
         :param project: the value of ``--project`` to add; None if the options of this call find the same project.
         """
+        if not self.understood:  # the unknown option included: if uv refuses it, nothing is prepared
+            words = self.words[: len(self.words) - len(self.operands)]
+            return [*(words[:-1] if words[-1:] == ["--"] else words), "--", no_op]
         return self._complete(self._words_without(TARGET_KIND | {"--show-resolution"}), no_op, project)
 
     def confirmation_words(self, no_op: str, project: str | None) -> list[str]:
@@ -228,10 +231,12 @@ def _guess(reader: WordReader, also: "Container[str]") -> Call | None:
         reader.scan(rest[:at])
         reader.begin(rest[at])
         rest = rest[at + 1 :]
+    operands: list[str] = []
     if reader.subcommand == "run":  # the first of these words may belong to the command already
-        rest = rest[: next((at for at, word in enumerate(rest) if not word.startswith("-")), len(rest))]
+        at = next((at for at, word in enumerate(rest) if word == "-" or not word.startswith("-")), len(rest))
+        rest, operands = rest[:at], rest[at:]
     reader.scan(rest)
-    return _call(reader, [], understood=False)
+    return _call(reader, operands, understood=False)
 
 
 def _call(reader: WordReader, operands: list[str], *, understood: bool = True) -> Call:
