@@ -28,6 +28,7 @@ from support.wheels import BUILD_SYSTEM, make_sdist, make_wheel, project_table, 
 from uv_mutex.environment import request_key
 from uv_mutex.environment.freshness import FreshnessNote
 from uv_mutex.uv import commandline, executable, project
+from uv_mutex.uv.settings import Settings
 
 # ---------------------------------------------------------------------------------------------- verdicts
 
@@ -184,8 +185,7 @@ class World:
         call = commandline.parse(words, ask_help)
         assert call
         with _inside(self.cwd):
-            settings = project.Settings(self.env, ask_help)
-            assert not project.harmless(call, settings)
+            settings = Settings(self.env, ask_help)
             found = project.find(call, settings, lambda wanted: executable.version_at_least(binary, wanted))
             return FreshnessNote(found, call, self.env, binary) if found else None
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from uv_mutex.uv.project import Project
+    from uv_mutex.uv.script import Script
 
 #: The most folders that one part of a member pattern may list. With more of them (below a `**`) a note would cost more
 #: time than it saves.
@@ -34,6 +35,11 @@ def describe_inputs(
     :raises UnsupportedInputsError: if some input can't be described in a line.
     """
     lines = Lines(environ, reopen=reopen)
+    if project.script:
+        _add_script(project, project.script, config_file, lines)
+        return lines.to_list()
+    if not pyproject.is_toml(pyproject.read_text(f"{project.root}/{_PYPROJECT}")):
+        raise UnsupportedInputsError  # TOML 1.1, whose members Python can't tell
     for folder in _searched_folders(project):
         lines.add("file", *(f"{folder}/{name}" for name in (_PYPROJECT, *_VERSION_FILES)))
     lines.add("file", *_project_settings(project.root))
@@ -49,6 +55,23 @@ def describe_inputs(
             lines.add("file", f"{path}/{_PYPROJECT}", *_pyprojects_above(path, project.root))
             cache_keys.add(path, lines, virtual=kind == "virtual")
     return lines.to_list()
+
+
+def _add_script(project: "Project", script: "Script", config_file: str | None, lines: Lines) -> None:
+    """Add what decides the environment of a script with inline metadata.
+
+    :raises UnsupportedInputsError: if it depends on local packages.
+    """
+    if script.has_local_sources:
+        raise UnsupportedInputsError
+    if script.path:
+        lines.add("file", script.path, script.lockfile or "")
+    for folder in _searched_folders(project):
+        lines.add("file", *(f"{folder}/{name}" for name in (_PYPROJECT, *_VERSION_FILES)))
+    for folder in dict.fromkeys((project.root, project.start, project.member)):
+        lines.add("file", *_project_settings(folder))
+    if config_file:
+        lines.add("file", config_file)
 
 
 def _searched_folders(project: "Project") -> "Iterator[str]":

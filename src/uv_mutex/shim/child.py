@@ -8,6 +8,7 @@ import threading
 
 from uv_mutex.errors import CANNOT_EXEC, MutexError, warn
 from uv_mutex.shim import signal_relay
+from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     :raises MutexError: if the kernel won't start it.
     """
     _undo_python()
+    _guard_against_loop(uv)
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
         # duplicates and the entries without "=" that os.environ can't hold.
@@ -77,7 +79,8 @@ def run_uv(
     words: list[str],
     *,
     extra_env: "Mapping[str, str]",
-    empty_stdin: bool = False,
+    stdin: bytes | None = None,
+    silent: bool = False,
     lost: "Callable[[], str | None] | None" = None,
 ) -> Ended:
     """Run the real uv as a child and wait for it; see :func:`run_child`.
@@ -85,7 +88,8 @@ def run_uv(
     :param uv: path of the real uv.
     :param words: the words after ``uv``.
     :param extra_env: variables that the child sees besides its environment.
-    :param empty_stdin: give it /dev/null instead of our stdin, which belongs to the user's command.
+    :param stdin: what it reads instead of our stdin, which belongs to the user's command; None for our stdin.
+    :param silent: throw away what it prints.
     :param lost: see :func:`run_child`.
     :raises MutexError: if the kernel won't start it, or it was stopped because a lock was lost.
     """
@@ -93,14 +97,35 @@ def run_uv(
     def start() -> None:
         for name, value in extra_env.items():
             os.putenv(name, value)
-        if empty_stdin:
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+        if stdin is not None:
+            _replace_stdin(stdin)
+        if silent:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _guard_against_loop(uv)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
+
+
+def _replace_stdin(content: bytes) -> None:
+    if not content:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        return
+    fd = os.memfd_create("script")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
+
+
+def _guard_against_loop(uv: str) -> None:
+    if executable.PASSED in os.environ or executable.may_start_shim(uv):
+        from uv_mutex.shim import loop_guard
+
+        loop_guard.mark(uv)
 
 
 def run_child(

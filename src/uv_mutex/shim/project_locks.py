@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uv_mutex.uv.project import Project
+    from uv_mutex.uv.script import Script
 
 
 def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = False) -> list[LockTarget]:
@@ -18,6 +19,8 @@ def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = F
     :param keeps_lockfile: whether the call leaves pyproject.toml and uv.lock alone.
     :param to_look: create nothing and leave nothing out: a user who can't write a project can see who does.
     """
+    if project.script:
+        return list(_script_locks(project, project.script, keeps_lockfile=keeps_lockfile))
     root, environment = project.root, project.environment
     if os.path.islink(environment):
         environment = os.path.realpath(environment)
@@ -31,6 +34,16 @@ def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = F
     if not inside:
         found.extend(_environment_lock(environment, to_look=to_look))
     return found
+
+
+def _script_locks(project: "Project", script: "Script", *, keeps_lockfile: bool) -> "Iterator[LockTarget]":
+    """The lock of a script where it lies, and that of its environment, which lies in uv's cache."""
+    if script.path and (script.edited or (script.is_locked and not keeps_lockfile)):
+        file = os.path.realpath(script.path)
+        if _writable(project.root, file):
+            yield LockFile(project.root, f"{os.path.basename(file)}.lock")
+    if not script.edited:
+        yield from _environment_lock(project.environment)
 
 
 def _environment_lock(environment: str, *, to_look: bool = False) -> "Iterator[LockTarget]":

@@ -101,11 +101,11 @@ class LockSession:
             if began is not None:
                 from uv_mutex.environment import recovery
 
-                environment, root = self._project.environment, self._project.root
                 # Below the project lock it may have worked on another environment than this call does.
+                environment, lockfile = self._project.environment, self._project.lockfile
                 if isinstance(target, LockFile) and target.name == "lock":
-                    environment, root = f"{target.above}/.venv", target.above
-                recovery.undo_half_done(environment, f"{root}/uv.lock", began)
+                    environment, lockfile = f"{target.above}/.venv", f"{target.above}/uv.lock"
+                recovery.undo_half_done(environment, lockfile, began)
                 lock.previous_owner_began = None
 
     def outlast_recent_runs(self) -> None:
