@@ -40,7 +40,7 @@ def test_paths_statuses_and_the_option() -> None:
     assert f'#define PYTHON_SIDE "/{launcher.POINTER}"' in _SOURCE
     assert f'"{child._IGNORED_OPTION}=' in _SOURCE
     assert {f"{number.name}" for number in child._IGNORED_BY_PYTHON} == {"SIGPIPE", "SIGXFSZ"}
-    statuses = f"FAILED = {errors.FAILED}, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
+    statuses = f"INCOMPLETE = 1, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
     assert statuses in _SOURCE
 
 
