@@ -255,6 +255,7 @@ class Host(Namespaces):
             "UV_PYTHON": os.path.realpath(sys.executable),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.local}/{self.log.name}",
+            "UV_MUTEX_LOG_ARGS": "1",
             **extra,
         }
 

@@ -521,7 +521,6 @@ def test_relative_paths_depend_on_the_working_directory(world: World, monkeypatc
         ("../xdg/uv/uv.toml", "reinstall = true\n", ["--no-reinstall"]),
         ("pyproject.toml", "[tool.uv]\nreinstall = false\nreinstall-package = []\n", []),
         ("pyproject.toml", "[tool.uv.pip]\nreinstall = true\n", []),
-        ("pyproject.toml", "not TOML", []),
     ],
 )
 def test_settings_that_make_uv_work_each_time(file: str, text: str, options: list[str], world: World) -> None:

@@ -44,7 +44,7 @@ def test_an_error_that_nobody_thought_of(
     def exec_uv(uv: str, words: list[str]) -> NoReturn:
         raise SystemExit(f"{uv} {' '.join(words)}")
 
-    monkeypatch.setattr(executable, "find", lambda _environ: "/real/uv")
+    monkeypatch.setattr(executable, "find", lambda *_: "/real/uv")
     monkeypatch.setattr(main, "_guard", guard)
     monkeypatch.setattr(child, "exec_uv", exec_uv)
     if require:

@@ -48,7 +48,7 @@ class LockSession:
         :param project: the project that the call works on.
         :param targets: the locks; that of the project, if it is one of them, comes first.
         :param command: what they are held for, in a word or two; others can read it.
-        :param words: the whole command line, for UV_MUTEX_LOG.
+        :param words: the whole command line. It may hold passwords: only UV_MUTEX_LOG_ARGS has it written down.
         :param quiet: say nothing while waiting.
         :raises MutexError: if a variable has a value that it can't have.
         """
@@ -168,7 +168,7 @@ class LockSession:
         :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
         """
         words, self._words = self._words, None
-        # The exec that was written down failed; or an outer call holds all locks and writes for this one.
+        # The exec that was written down failed.
         if words is None or not self._targets:
             return
         waited, held = self._budget.waited, self._held
@@ -193,7 +193,7 @@ class LockSession:
             self._log(
                 os.environ["UV_MUTEX_LOG"],
                 time=round(self._began, 6),
-                command=" ".join(words),
+                command=" ".join(words) if os.environ.get("UV_MUTEX_LOG_ARGS") == "1" else self._command,
                 project=self._project.root,
                 waited=round(waited, 6),
                 held=round(held, 6),
