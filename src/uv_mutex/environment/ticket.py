@@ -44,7 +44,7 @@ _COUNTED = ("HOME", "VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME")
 #: Those of uv that don't count: they differ from call to call, and decide nothing about the project's environment.
 _IGNORED = ("UV_ENV_FILE", "UV_RUN_RECURSION_DEPTH")
 #: Our own variables that ask nothing of the launcher. Any other is for Python.
-_UNDERSTOOD = ("UV_MUTEX", "UV_MUTEX_ALSO", "UV_MUTEX_TIMEOUT", "UV_MUTEX_UV")
+_UNDERSTOOD = ("UV_MUTEX", "UV_MUTEX_ALSO", "UV_MUTEX_LOG_ARGS", "UV_MUTEX_TIMEOUT", "UV_MUTEX_UV")
 #: Options with a value that differ from call to call, and decide nothing about the project's environment.
 _APART = ("--env-file", "--with", "--with-editable", "--with-requirements", "-w")
 _SCRIPT_OPTIONS = ("-s", "--script", "--gui-script")
@@ -139,12 +139,11 @@ class Ticket:
 
     def _is_local(self) -> bool:
         """Whether there is flock, and no other host can change anything."""
+        places = {self._project.root, self._project.environment, *(lock.path for lock in self._locks)}
         return all(
             isinstance(lock, LockFile) and lock.folder is not None and lock.recorded_backend() == FLOCK
             for lock in self._locks
-        ) and all(
-            map(filesystem.is_local, {self._project.root, self._project.environment, *(l.path for l in self._locks)})
-        )
+        ) and all(map(filesystem.is_local, places))
 
     def _form(self) -> tuple[bytes, bytes]:
         """The variables, and the other items, that describe the form of call."""

@@ -105,7 +105,7 @@ def _guard(uv: str, words: list[str], also: list[str]) -> None:
         return
     if found and locks:
         call.never_fresh = call.never_fresh or found.isolated
-        _GuardedCall(uv, call, found, locks, ask_help, find).go()
+        _GuardedCall(uv, call, found, locks, ask_help, find=find).go()
 
 
 class _GuardedCall:
@@ -118,6 +118,7 @@ class _GuardedCall:
         project: "Project",
         locks: "list[LockTarget]",
         ask_help: "Callable[[str], str]",
+        *,
         find: "Callable[..., Found]",
     ) -> None:
         from uv_mutex.environment import freshness
