@@ -215,7 +215,7 @@ def _file_lines(lines: "Sequence[str]") -> "Iterator[str]":
             continue
         is_coarse = fingerprint.has_coarse_time(line)
         if (
-            (kind == "env")
+            kind == "env"
             or fingerprint.changed_within(line, fingerprint.CLOCK_STEP_NS)
             or (is_coarse and kind in fingerprint.LISTED)
             or (is_coarse and fingerprint.changed_within(line, fingerprint.COARSE_STEP_NS))
@@ -223,7 +223,7 @@ def _file_lines(lines: "Sequence[str]") -> "Iterator[str]":
             raise _UnsupportedLineError
         if kind != "exists":
             yield f"file {state} {path}"
-        elif not any(f"/{path}/" in f"/{other}" and " - " not in other for other in lines):
+        elif not any(f" {path}/" in other and " - " not in other for other in lines):  # a file in it proves it
             raise _UnsupportedLineError
 
 
