@@ -22,7 +22,7 @@
 enum { MOST_TRIES = 8, FORM_BYTES = 1 << 16, TICKET_BYTES = 1 << 18, RECORD_BYTES = 1 << 16 };
 
 /* The lists of ticket.py. */
-static const char *const COUNTED[] = {"HOME", "VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"};
+static const char *const COUNTED[] = {"VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"};
 static const char *const IGNORED[] = {"UV_ENV_FILE", "UV_RUN_RECURSION_DEPTH"};
 static const char *const APART[] = {"--env-file", "--with", "--with-editable", "--with-requirements", "-w"};
 #define IS_IN(list, word) is_in(list, LENGTH(list), word)
@@ -74,15 +74,16 @@ int is_fresh(const char *uv, char *const *argv)
 {
     static char environment[PATH_MAX], working[PATH_MAX];
     int folder = open_folder(argv, environment), tries = 0;
-    const char *kind = "sync";
-    if (folder < 0 || !getcwd(working, sizeof working) ||
+    const char *kind = "sync", *home = getenv("HOME");
+    /* In place of a closed stderr, a descriptor would get the message of fail(). */
+    if (folder <= STDERR_FILENO || !home || !getcwd(working, sizeof working) ||
         read_beginning("/proc/sys/kernel/random/boot_id", boot, sizeof boot - 1) < 0)
         return 0;
     boot[strcspn(boot, "\n")] = '\0';
     for (const char *variable = ""; (variable = variable_after(variable));)
         add(variable);
     variables_bytes = form_bytes;
-    const char *items[] = {HEAD, boot, uv, working, environment};
+    const char *items[] = {HEAD, boot, uv, working, environment, home};
     for (size_t i = 0; i < LENGTH(items); i++)
         add(items[i]);
     /* Which word is the command of a `uv run`, only Python knows. But it leaves no ticket for another one. */

@@ -402,6 +402,15 @@ def test_a_limit_of_file_sizes_does_not_end_it(world: World) -> None:
     assert world.answers("run", "true")
 
 
+def test_no_message_goes_into_the_lock_file(world: World) -> None:
+    """Where stderr is closed, the next descriptor that is opened takes its place."""
+    world.learn("run", "true")
+    for closing, status in (("2>/dev/null", 0), ("2>&-", 77), ("<&-", 77)):
+        command = ["sh", "-c", f'exec "$0" run true {closing}', str(world.launcher.shim.uv)]
+        assert subprocess.run(command, env=world.env, cwd=world.root, check=False).returncode == status
+    assert world.lock.read_bytes() == b""
+
+
 def test_without_proc(world: World) -> None:
     need.root()
     world.learn("run", "true")

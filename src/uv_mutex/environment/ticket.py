@@ -6,8 +6,8 @@ be as it is for the environment to be fresh. Where anything differs, Python deci
 A form of call is described by these items, each ended by a zero byte:
 
 - ``NAME=VALUE`` of each variable that counts, sorted;
-- the first line of tickets, the boot id of the kernel, the real uv, the working directory, the environment (without
-  symlinks);
+- the first words of tickets, the boot id of the kernel, the real uv, the working directory, the environment (without
+  symlinks), HOME;
 - the words before the command of a `run`, or all words of a `sync`, without the options that decide nothing about the
   project's environment;
 - ``command`` and an empty item, if the command can only be a name; ``script`` and the command, if it may be a path;
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _HEAD = "uv-mutex ticket 1"
 #: Variables that count, besides those of uv.
-_COUNTED = ("HOME", "VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME")
+_COUNTED = ("VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME")
 #: Those of uv that don't count: they differ from call to call, and decide nothing about the project's environment.
 _IGNORED = ("UV_ENV_FILE", "UV_RUN_RECURSION_DEPTH")
 #: Our own variables that ask nothing of the launcher. Any other is for Python.
@@ -73,6 +73,7 @@ class Ticket:
         self._locks = locks
         self._environ = environ
         self._files = note_file.NoteFiles(project.environment, project.root, environ)
+        self._lines: list[str] = []
         self._described: list[str] = []
         self._name = self._digest = ""
 
@@ -92,16 +93,17 @@ class Ticket:
         """Describe what decides and stands in no note. All that was decided before must be decided once more then."""
         paths = dict.fromkeys((*self._machine(), *self._projects()))
         self._described = [fingerprint.describe("file", path, self._environ) for path in paths]
+        self._lines = list(self._lock_lines())
 
     def write(self, note: "Sequence[str]") -> None:
         """Write the ticket. Never fails: without one, Python answers.
 
         :param note: the lines of a note, as they are now; none if no ticket must be written.
         """
-        if not note:
+        if not note or not self._is_local():
             return
         try:
-            lines = [*self._lock_lines(), *_file_lines([*self._described, *note])]
+            lines = [*self._lines, *_file_lines([*self._described, *note])]
         except _UnsupportedLineError:
             return
         text = "\n".join([f"{_HEAD} {self._call.subcommand} {self._digest}", *lines, "end\n"])
@@ -148,8 +150,8 @@ class Ticket:
     def _form(self) -> tuple[bytes, bytes]:
         """The variables, and the other items, that describe the form of call."""
         variables = [f"{name}={value}" for name, value in self._environ.items() if _counts(name)]
-        items = [_HEAD, process.boot_id(), self._uv, os.getcwd(), os.path.realpath(self._project.environment)]
-        items += self._words()
+        environment, home = os.path.realpath(self._project.environment), self._environ["HOME"]
+        items = [_HEAD, process.boot_id(), self._uv, os.getcwd(), environment, home, *self._words()]
         if self._call.subcommand == "sync":
             items += ["whole", ""]
         else:
