@@ -143,7 +143,7 @@ def test_an_unknown_launcher(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shim", LAUNCHERS, indirect=True)
 def test_doctor_says_which_one_it_is(shim: Shim, project_factory: Callable[..., Project]) -> None:
     project = project_factory()
-    done = run(project, ["uv-mutex", "doctor"], project.env("newest"))
+    done = run(project, ["uv-mutex", "doctor", "-v"], project.env("newest"))
     assert done.returncode == 0, done
     said = done.stdout.decode()
     if is_native(shim.uv):

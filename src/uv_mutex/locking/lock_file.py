@@ -297,6 +297,8 @@ class LockFile(LockTarget):
         return (os.stat(self.above).st_mode | 0o600) & 0o666
 
     def beside(self, suffix: str) -> "LockFile":
+        if self.folder is None and self._instead:
+            return self._instead.beside(suffix)
         return LockFile(self.above, f"{self.name}.{suffix}")
 
     @property
