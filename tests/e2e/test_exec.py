@@ -250,7 +250,7 @@ def test_the_command_dies_with_it(project: Project, recorder: Recorder) -> None:
 def test_waits_says_so_and_gives_up(project: Project, recorder: Recorder) -> None:
     who = f"uv-mutex exec {recorder.path.name} (pid "
     log = project.root.parent / "log"
-    with recording(project, recorder, UV_MUTEX_LOG=str(log)) as running:
+    with recording(project, recorder, UV_MUTEX_LOG=str(log), UV_MUTEX_LOG_ARGS="1") as running:
         line = refused(call(project, *EXEC, "true", UV_MUTEX_TIMEOUT="0.3"), 75)
         assert line.startswith(f"uv-mutex: gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for {who}{running.pid} on ")
         assert who in refused(call(project, "uv", "sync", UV_MUTEX_TIMEOUT="0.3"), 75)

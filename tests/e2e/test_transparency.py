@@ -474,7 +474,7 @@ def test_launchers_decide_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     calls += [words for _, words in _SPOKEN]
     looked_at: list[Sequence[str]] = []
     monkeypatch.setenv("UV_MUTEX_UV", str(uv("newest")))
-    monkeypatch.setattr(main, "_guard", lambda _uv, words: looked_at.append(words))
+    monkeypatch.setattr(main, "_guard", lambda _uv, words, _also: looked_at.append(words))
     monkeypatch.setattr(child, "exec_uv", lambda _uv, _words: None)
     decided: list[bool] = []
     for words in calls:

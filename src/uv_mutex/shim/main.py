@@ -189,8 +189,10 @@ class _GuardedCall:
         """Let the native launcher answer the next call of this form, if it can and the environment is fresh."""
         if not child.is_below_native_launcher():
             return
-        from uv_mutex.environment.ticket import Ticket
-
+        try:
+            from uv_mutex.environment.ticket import Ticket
+        except ImportError:  # the shim was uninstalled while this call waited
+            return
         ticket = Ticket(self._uv, self._call, self._project, self._locks, os.environ)
         if not ticket.is_wanted(self._session.began):
             return
@@ -235,14 +237,16 @@ class _GuardedCall:
         """
         self._session.outlast_recent_runs()
         self._note.before_preparation()
+        # Found out now: once uv has worked, the shim may be uninstalled.
+        again = (way or self._preparation()) if self._call.subcommand in _PREPARING else None
         if way is None:
             ended = self._run_child(self._call.words)
         else:
             ended = self._run_child(way.words, stdin=way.stdin, silent=not way.is_the_call)
-        if self._call.subcommand in _PREPARING:
+        if again:
             if ended.ok:
                 self._failures.remove()
-                self._note_as_fresh()
+                self._note_as_fresh(again)
             elif ended.shell_status < _KILLED and (way is None or way.is_the_call):
                 self._failures.add(self._failure_digest(), ended.status, f"uv {self._call.subcommand}")
         return ended
@@ -251,11 +255,10 @@ class _GuardedCall:
         words = self._preparation().words if self._call.subcommand == "run" else self._call.words
         return self._note.inputs_digest(words)
 
-    def _note_as_fresh(self) -> None:
+    def _note_as_fresh(self, way: "Preparation") -> None:
         """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""
         if not self._note.write():
             self._note.before_preparation()
-            way = self._preparation()
             ended = self._run_child(way.again, stdin=way.stdin, silent=not way.is_the_call)
             if ended.signal:
                 self._end_like(ended, prepared=True)
