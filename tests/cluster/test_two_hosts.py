@@ -1,4 +1,4 @@
-"""Two hosts share a project over GlusterFS: with the file system's own lock, and, where it has none, with a lease."""
+"""Two hosts share a project over GlusterFS or NFS: with the file system's own lock, and, where it has none, a lease."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.gluster import Host, calls, preparations, project_on, remove_tree
 from support.herd import Outcome, explain, failures, herd
+from support.host import Host, calls, preparations, project_on, remove_tree
 from support.index import LocalIndex
 from support.uvs import PINNED_NEWEST
 from support.wheels import make_wheel, slow_backend
-
-from uv_mutex.locking import network_cache
 
 # Up to 30 rounds.
 pytestmark = pytest.mark.timeout(900)
@@ -23,15 +21,14 @@ two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
 controls = pytest.mark.parametrize(
     "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
 )
-two_backends = pytest.mark.parametrize("backend", ["flock", "lease"], indirect=True)
-ROUNDS = {"flock": 10, "lease": 3}
+ROUNDS = {"glusterfs": 10, "vers=4.2": 3, "vers=3": 3, "glusterfs without flock": 3}
 RUNS_EACH = 8
 ADDS_EACH = 10
 EDITS = 8
 
 
 @pytest.fixture
-def project(pair: list[Host], index: LocalIndex) -> str:
+def project(pair: Sequence[Host], index: LocalIndex) -> str:
     """A locked project of five packages."""
     names = ["alpha", "beta", "gamma", "delta", "epsilon"]
     for name in names:
@@ -61,18 +58,20 @@ def adds(hosts: Sequence[Host], index: LocalIndex, uv_version: str, *, shimmed: 
         for name, host in zip(names, [*hosts] * ADDS_EACH, strict=True)
     ]
     outcomes = herd(commands, env={}, cwd=Path("/"))
-    text = hosts[0].reach(f"{project}/pyproject.toml").read_text()
+    text = hosts[0].read(f"{project}/pyproject.toml")
     return sum(f'"{name}>=' in text for name in names), outcomes
 
 
 def recorded_backend(host: Host, project: str) -> str:
     """The kind of lock that a project uses."""
-    return host.reach(f"{project}/.uv-mutex/backend").read_text().strip()
+    return host.read(f"{project}/.uv-mutex/backend").strip()
 
 
-@pytest.mark.parametrize(("uv_version", "own_paths"), [("0.7.8", False), ("newest", False), ("newest", True)])
-def test_run_prepares_once_for_all_hosts(pair: list[Host], backend: str, project: str, uv_version: str) -> None:
-    for number in range(ROUNDS[backend]):
+@two_versions
+def test_run_prepares_once_for_all_hosts(
+    pair: Sequence[Host], file_system: str, backend: str, project: str, uv_version: str
+) -> None:
+    for number in range(ROUNDS[file_system]):
         outcomes = runs(pair, project, uv_version, shimmed=True)
         assert not failures(outcomes), f"round {number}: {explain(outcomes)}"
         assert preparations(pair) == number + 1
@@ -80,13 +79,21 @@ def test_run_prepares_once_for_all_hosts(pair: list[Host], backend: str, project
     assert recorded_backend(pair[0], project) == backend
 
 
+@pytest.mark.parametrize("own_paths", [True])
+@pytest.mark.parametrize("file_system", ["glusterfs", "vers=4.2"], indirect=True)
+def test_hosts_see_the_project_at_two_paths(pair: Sequence[Host], project: str) -> None:
+    assert pair[0].mount != pair[1].mount
+    outcomes = runs(pair, project, "newest", shimmed=True)
+    assert not failures(outcomes), explain(outcomes)
+
+
 @controls
-def test_run_fails_without_the_shim(pair: list[Host], project: str, uv_version: str) -> None:
+def test_run_fails_without_the_shim(pair: Sequence[Host], project: str, uv_version: str) -> None:
     assert any(failures(runs(pair, project, uv_version, shimmed=False)) for _ in range(30))
 
 
 @two_versions
-def test_every_add_is_kept(pair: list[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
+def test_every_add_is_kept(pair: Sequence[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=True)
     assert not failures(outcomes), explain(outcomes)
     assert kept == len(outcomes)
@@ -99,13 +106,12 @@ def test_every_add_is_kept(pair: list[Host], backend: str, index: LocalIndex, uv
 
 
 @controls
-def test_adds_are_lost_without_the_shim(pair: list[Host], index: LocalIndex, uv_version: str) -> None:
+def test_adds_are_lost_without_the_shim(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=False)
     assert kept < len(outcomes)
 
 
-@two_backends
-def test_runs_beside_edits(pair: list[Host], index: LocalIndex) -> None:
+def test_runs_beside_edits(pair: Sequence[Host], index: LocalIndex) -> None:
     """An edit waits for the other host's uv, which checks once more when `uv run` has given the lock back."""
     project = project_on(pair[0], "edited", index_url=index.url, backend_source=slow_backend(0.05))
     commands = []
@@ -119,9 +125,7 @@ def test_runs_beside_edits(pair: list[Host], index: LocalIndex) -> None:
             ]
     outcomes = herd(commands, env={}, cwd=Path("/"))
     assert not failures(outcomes), explain(outcomes)
-    path = pair[0].reach(f"{project}/pyproject.toml")
     time.sleep(1.1)
-    network_cache.reopen(str(path))
-    text = path.read_text()
+    text = pair[0].read(f"{project}/pyproject.toml")
     assert f'version = "0.1.{EDITS}"' in text
     assert all(f'"pkg-{number}>=' in text for number in range(EDITS))
