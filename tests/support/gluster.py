@@ -1,7 +1,7 @@
 """Hosts on this machine that share a volume over GlusterFS, a real distributed filesystem.
 
-A host is a set of namespaces with a GlusterFS client, so that it can be frozen, cut off or lost whole. All hosts see the
-volume at the same path, as on a cluster.
+A host is a set of namespaces with a GlusterFS client, so that it can be frozen, cut off or lost whole. All hosts see
+the volume at the same path, as on a cluster.
 """
 
 from __future__ import annotations

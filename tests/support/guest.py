@@ -1,4 +1,4 @@
-"""What runs inside a kernel of support/kernels.py: the first process, which starts its services and then what tests ask.
+"""What runs inside a kernel of support/kernels.py: the first process, which starts services and then what tests ask.
 
 It gets what it needs as ``name=value`` words of the kernel's command line. It stands alone: no other module of the
 tests is imported, since each kernel starts it with nothing but an interpreter.
@@ -70,7 +70,7 @@ class _Agent:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._seen: set[str] = set()
-        self._running: dict[int, tuple[str, IO[bytes], IO[bytes]]] = {}
+        self._running: dict[int, tuple[subprocess.Popen[bytes], str, IO[bytes], IO[bytes]]] = {}
         self._daemons = _processes()
 
     def serve(self) -> None:
@@ -108,7 +108,8 @@ class _Agent:
             err.write(f"{error}\n".encode())
             self._answer(name, out, err, 127)
         else:
-            self._running[child.pid] = name, out, err
+            # Kept, since a Popen that is dropped reaps its process itself.
+            self._running[child.pid] = child, name, out, err
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -117,7 +118,9 @@ class _Agent:
                 if not pid:
                     return
                 if pid in self._running:
-                    self._answer(*self._running.pop(pid), os.waitstatus_to_exitcode(status))
+                    child, *asked = self._running.pop(pid)
+                    child.returncode = os.waitstatus_to_exitcode(status)
+                    self._answer(*asked, child.returncode)
 
     def _answer(self, name: str, out: IO[bytes], err: IO[bytes], status: int) -> None:
         # Through memory: what is written to the folder may be seen there only when the file is closed.

@@ -144,7 +144,7 @@ class Kernel:
             "linux.uml",
             f"mem={self._memory}",
             *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={kernels.folder}/init"),
-            *("con=null", "con0=null,fd:1", "quiet", f"umid={self.name}", f"uml_dir={self.folder}/uml"),
+            *("con=null", "con0=null,fd:1", f"umid={self.name}", f"uml_dir={self.folder}/uml"),
             f"eth0=daemon,52:54:00:00:00:{int(address.rpartition('.')[2]):02x},unix,{kernels.folder}/switch",
             *(f"name={self.name}", f"address={address}", f"shared={kernels.folder}", f"local={kernels.local}"),
             f"writable={':'.join(map(str, kernels.writable))}",
