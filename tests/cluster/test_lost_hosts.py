@@ -125,9 +125,9 @@ def test_host_is_lost(pair: Sequence[Host], backend: str, client: str, tmp_path:
     scene.check()
 
 
-def begin_to_install(scene: Scene, index: LocalIndex) -> subprocess.Popen[bytes]:
+def begin_to_install(scene: Scene, index: LocalIndex, files: int) -> subprocess.Popen[bytes]:
     """The holder has installed some hundreds of the files of a package."""
-    make_wheel(index.folder, "big", files=3000)
+    make_wheel(index.folder, "big", files=files)
     scene.project = project_on(scene.holder, "large", dependencies=["big"], index_url=index.url)
     holding = scene.holder.start(["uv", "sync"], scene.holder.env("newest"), scene.project)
     deadline = time.monotonic() + 120
@@ -147,7 +147,7 @@ def is_whole(scene: Scene) -> bool:
 
 def test_holder_is_killed_in_the_middle_of_installing(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
-    holding = begin_to_install(scene, index)
+    holding = begin_to_install(scene, index, files=1000)
     shim = min(scene.holder.shims())
     scene.holder.send(shim, signal.SIGKILL)
     finish(holding)
@@ -159,7 +159,7 @@ def test_holder_is_killed_in_the_middle_of_installing(pair: Sequence[Host], inde
 @pytest.mark.parametrize("file_system", LEASE, indirect=True)
 def test_host_thaws_in_the_middle_of_installing(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
-    holding = begin_to_install(scene, index)
+    holding = begin_to_install(scene, index, files=3000)
     scene.holder.freeze()
     done = scene.other.run(["uv", "sync", "--reinstall"], scene.other.env("newest"), scene.project)
     assert done.returncode == 0, done.stderr.decode()

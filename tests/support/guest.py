@@ -118,9 +118,9 @@ class _Agent:
                 if not pid:
                     return
                 if pid in self._running:
-                    child, *asked = self._running.pop(pid)
+                    child, name, out, err = self._running.pop(pid)
                     child.returncode = os.waitstatus_to_exitcode(status)
-                    self._answer(*asked, child.returncode)
+                    self._answer(name, out, err, child.returncode)
 
     def _answer(self, name: str, out: IO[bytes], err: IO[bytes], status: int) -> None:
         # Through memory: what is written to the folder may be seen there only when the file is closed.

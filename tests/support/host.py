@@ -24,7 +24,7 @@ print({
     path: (os.lstat(path).st_size, os.lstat(path).st_mtime_ns)
     for folder, _, names in os.walk(root)
     for path in (f"{folder}/{name}" for name in names)
-    if f"{root}/.uv-mutex" not in path
+    if f"{root}/.uv-mutex" not in path and "/.nfs" not in path
 })
 """
 
@@ -126,7 +126,7 @@ class Host(abc.ABC):
         return done.stdout.decode().split()
 
     def files(self, name: str) -> dict[str, tuple[int, int]]:
-        """Size and time of every file of a project, but for the locks'."""
+        """Size and time of every file of a project, but for the locks', and for what NFS keeps of removed ones."""
         answer = self.ask(os.path.realpath(sys.executable), "-ISc", _FILES, self.path(name))
         return dict(eval(answer))
 
