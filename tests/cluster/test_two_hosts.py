@@ -22,6 +22,9 @@ controls = pytest.mark.parametrize(
     "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
 )
 ROUNDS = {"glusterfs": 10, "vers=4.2": 3, "vers=3": 3, "glusterfs without flock": 3}
+#: Preparations in a round. Over NFS, a host that looked for the environment in vain may not see the one that another has
+#: made meanwhile, and prepare it once more.
+MOST = {"glusterfs": 1, "vers=4.2": 2, "vers=3": 2, "glusterfs without flock": 1}
 RUNS_EACH = 8
 ADDS_EACH = 10
 EDITS = 8
@@ -71,10 +74,13 @@ def recorded_backend(host: Host, project: str) -> str:
 def test_run_prepares_once_for_all_hosts(
     pair: Sequence[Host], file_system: str, backend: str, project: str, uv_version: str
 ) -> None:
+    before = 0
     for number in range(ROUNDS[file_system]):
         outcomes = runs(pair, project, uv_version, shimmed=True)
         assert not failures(outcomes), f"round {number}: {explain(outcomes)}"
-        assert preparations(pair) == number + 1
+        prepared = preparations(pair) - before
+        assert 1 <= prepared <= MOST[file_system]
+        before += prepared
     assert {line["host"] for line in calls(pair)} == {"host-a", "host-b"}
     assert recorded_backend(pair[0], project) == backend
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import pytest
 from support import need
 from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.journal import Journal
 from support.project import Project
+from support.users import ALICE, BOB, GROUP, ROOT, acting_as, everybodys_python, install_for_everybody
 from support.uvs import uv
 from support.wheels import make_wheel
-
-ROOT, ALICE, BOB, GROUP = 0, 61001, 61002, 61000
-_SOURCES = Path(__file__).parents[2] / "src"
 
 
 class Machine:
@@ -33,9 +29,7 @@ class Machine:
         self.folder = folder
         folder.chmod(0o755)
         shutil.copy(uv("newest"), folder / "uv")
-        python = [self._python(), "-m", "uv_mutex", "install", "--prefix", str(folder / "shim")]
-        paths = f"{_SOURCES}:{Path(filelock.__file__).parents[1]}"
-        subprocess.run(python, env={"PYTHONPATH": paths, "HOME": str(folder)}, check=True, capture_output=True)
+        install_for_everybody(folder / "shim")
         for user in (ROOT, ALICE, BOB):
             home = folder / f"home-{user}"
             home.mkdir()
@@ -46,16 +40,6 @@ class Machine:
         (folder / "log").touch()
         (folder / "log").chmod(0o666)
         Project.make(folder / "demo", index_url=index.url, backend_source=self.journal.backend)
-
-    def _python(self) -> str:
-        """An interpreter that everybody may use: the one of the tests may be in root's home."""
-        for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
-            # By way of sh: setpriv itself still has root's rights when it starts its command.
-            probe = ["sh", "-c", 'exec "$0" -c "import sys; sys.exit(sys.version_info < (3, 11))"', candidate]
-            works = ["setpriv", f"--reuid={BOB}", "--clear-groups", *probe]
-            if not subprocess.run(works, capture_output=True, check=False).returncode:
-                return candidate
-        raise AssertionError("no Python that everybody may use")
 
     @property
     def project(self) -> Path:
@@ -82,14 +66,12 @@ class Machine:
             "PATH": f"{self.folder}/shim/bin:{self.folder}:/usr/bin:/bin",
             "HOME": f"{self.folder}/home-{user}",
             "UV_CACHE_DIR": f"{self.folder}/home-{user}/cache",
-            "UV_PYTHON": self._python(),
+            "UV_PYTHON": everybodys_python(),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.folder}/log",
             **extra,
         }
-        identity = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else []
-        shell = ["sh", "-c", 'umask "$0" && exec "$@"', umask]
-        return [*identity, "env", "-i", *(f"{name}={value}" for name, value in env.items()), *shell, *words]
+        return ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *acting_as(user, words, umask)]
 
     def herd(self, *commands: list[str]) -> list[Outcome]:
         """Run them at once, in the project."""

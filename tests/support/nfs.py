@@ -177,6 +177,11 @@ class NfsCluster:
                 host.clean()
         self._hosts = []
 
+    def export(self, option: str) -> None:
+        """Offer the folder with another option."""
+        done = self.server.run(["exportfs", "-o", f"rw,sync,no_subtree_check,fsid=0,{option}", "*:/srv"])
+        assert done.returncode == 0, done.stderr.decode()
+
     def close(self) -> None:
         """End the kernels. The folder remains."""
         self.kernels.close()
