@@ -22,8 +22,8 @@ controls = pytest.mark.parametrize(
     "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
 )
 ROUNDS = {"glusterfs": 10, "vers=4.2": 3, "vers=3": 3, "glusterfs without flock": 3}
-#: Preparations in a round. Over NFS, a host that looked for the environment in vain may not see the one that another has
-#: made meanwhile, and prepare it once more.
+#: Preparations in a round. Over NFS, a host that looked for the environment in vain may not see the one that another
+#: has made meanwhile, and prepare it once more.
 MOST = {"glusterfs": 1, "vers=4.2": 2, "vers=3": 2, "glusterfs without flock": 1}
 RUNS_EACH = 8
 ADDS_EACH = 10

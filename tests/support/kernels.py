@@ -126,7 +126,7 @@ class Kernel:
         self.commands = self.folder / "commands"
         self._kernels, self._memory, self._words = kernels, memory, words
         self._process: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        self._pid = self._group = 0
         self.folder.mkdir()
 
     @property
@@ -176,6 +176,7 @@ class Kernel:
             time.sleep(0.02)
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         self._pid = int(children.split()[0])
+        self._group = os.getpgid(self._pid)
 
     def boot(self) -> None:
         """Start it, and return when it takes commands."""
@@ -185,11 +186,13 @@ class Kernel:
     def kill(self) -> None:
         """Its power fails."""
         if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            # The kernel's processes are a group of their own, beside nsenter's.
+            for group in filter(None, (self._group, self._process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
             self._process.wait()
             shutil.rmtree(self.folder / "uml", ignore_errors=True)
-            self._process = None
+            self._process, self._group = None, 0
 
     def pause(self) -> None:
         """Stop it; what it runs stops at its next system call."""
