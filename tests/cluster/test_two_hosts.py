@@ -32,8 +32,8 @@ EDITS = 8
 
 @pytest.fixture
 def project(pair: Sequence[Host], index: LocalIndex) -> str:
-    """A locked project of five packages."""
-    names = ["alpha", "beta", "gamma", "delta", "epsilon"]
+    """A locked project of twelve packages."""
+    names = ["alpha", "beta", "gamma", "delta", "epsilon", *(f"more-{number}" for number in range(7))]
     for name in names:
         make_wheel(index.folder, name, files=20)
     path = project_on(pair[0], "demo", dependencies=names, index_url=index.url)
@@ -44,6 +44,8 @@ def project(pair: Sequence[Host], index: LocalIndex) -> str:
 
 def runs(hosts: Sequence[Host], project: str, uv_version: str, *, shimmed: bool) -> list[Outcome]:
     """Some `uv run` on each host at once, in a project without environment."""
+    root = hosts[1].path(project)
+    hosts[1].run(["ls", "-la", root, f"{root}/.venv", f"{root}/.venv/bin"])  # so that it has something to remember
     remove_tree(hosts[0], f"{project}/.venv")
     words = ["uv", "run", "python", "-c", "import alpha, beta, gamma, delta, epsilon as last; last.check()"]
     commands = [host.enter(words, env=host.env(uv_version, shimmed=shimmed), cwd=host.path(project)) for host in hosts]

@@ -39,6 +39,8 @@ class Host(abc.ABC):
     prefix: str
     #: Where TMPDIR, cache and home are on this host.
     local: str
+    #: Seconds after which no client remembers what another has removed; 0: it may, and the shim must bear that.
+    remembers: float = 2
     #: The UV_MUTEX_LOG, where this host has it.
     log: str
 
@@ -144,9 +146,9 @@ def project_on(host: Host, name: str, **options: Any) -> str:
 
 
 def remove_tree(host: Host, name: str) -> None:
-    """`rm -rf` on a host; then wait until no client remembers what was there."""
+    """`rm -rf` on a host; then wait as long as clients must be given to forget what was there."""
     host.ask("rm", "-rf", host.path(name))
-    time.sleep(2)
+    time.sleep(host.remembers)
 
 
 def calls(hosts: Iterable[Host]) -> list[dict[str, Any]]:

@@ -60,6 +60,8 @@ _slug = re.compile(r"[^0-9a-z]+")
 class NfsHost(Host):
     """A client, with the options that it mounted the folder with."""
 
+    remembers = 0
+
     def __init__(self, kernel: Kernel, cluster: NfsCluster, options: str, *, own_paths: bool) -> None:
         self.name, self.kernel, self.options = kernel.name, kernel, options
         self._root = f"{cluster.folder}/{_slug.sub('-', options)}{'-' + self.name if own_paths else ''}"
