@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from support import need
 from support.index import LocalIndex
 from support.messages import VARIABLE, Recorder
 from support.project import Project
@@ -57,16 +58,23 @@ def index(tmp_path: Path) -> Iterator[LocalIndex]:
 
 
 @pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Shim:
-    """The shim, installed once for all workers of a test session."""
+def shim(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shim:
+    """The shim, installed once for all workers of a test session, with the launcher that `install` chooses.
+
+    A test that is to run with either says so: ``@pytest.mark.parametrize("shim", LAUNCHERS, indirect=True)``.
+    """
+    launcher = getattr(request, "param", "")
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    installed = Shim(base / "shim")
-    with FileLock(base / "shim.lock"):
-        if not (base / "shim.done").exists():
-            install_shim(installed.prefix)
-            (base / "shim.done").touch()
+    name = f"shim-{launcher}" if launcher else "shim"
+    installed = Shim(base / name)
+    with FileLock(base / f"{name}.lock"):
+        if not (base / f"{name}.done").exists():
+            if launcher == "native":
+                need.executable("cc")
+            install_shim(installed.prefix, launcher)
+            (base / f"{name}.done").touch()
     return installed
 
 

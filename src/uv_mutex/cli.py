@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uv_mutex import VERSION
+from uv_mutex.commands.completion import Parser
 from uv_mutex.errors import MutexError, say
+
+#: Exit status after Ctrl-C, as a shell gives it.
+_INTERRUPTED = 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -30,28 +34,36 @@ def main(words: Sequence[str] | None = None) -> int:
     except MutexError as error:
         say(str(error))
         return error.status
-    except BrokenPipeError:  # `uv-mutex status | head`
+    except OSError as error:
+        # What could not be written must not be tried again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):  # `uv-mutex status | head`
+            return 1
+        say(f"{error.filename or 'cannot go on'}: {error.strerror}; mend that, and run this again")
+        return 2
+    except KeyboardInterrupt:
+        say("stopped by Ctrl-C; run it again to begin anew")
+        return _INTERRUPTED
     return status
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands. `--help` and the completion scripts are made from it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="uv-mutex", description="Run uv in parallel: a shim named uv lets one call at a time sync a project."
     )
     parser.add_argument("--version", action="version", version=f"uv-mutex {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
 
-    def add(name: str, run: object, summary: str, more: str = "") -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(
+    def add(name: str, run: object, summary: str, more: str = "") -> Parser:
+        command: Parser = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
+        parser.commands[name] = (command, summary)
         return command
 
     _add_install_options(add("install", _install, "install or upgrade the shim", _INSTALL))
@@ -73,10 +85,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_prefix(command: argparse.ArgumentParser) -> None:
-    from uv_mutex.setup.install import DEFAULT_PREFIX
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL
 
     command.add_argument(
-        "--prefix", type=Path, default=DEFAULT_PREFIX, metavar="DIR", help=f"default: {DEFAULT_PREFIX}"
+        "--prefix",
+        type=Path,
+        metavar="DIR",
+        help=f"default: {DEFAULT_PREFIX}, or {PREFIX_FOR_ALL} for root with --wire, and what was installed there",
     )
 
 
@@ -105,6 +120,8 @@ def _add_doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--peer", action="store_true", help="also try the lock out with a doctor that runs on another host"
     )
+    command.add_argument("-v", "--verbose", action="store_true", help="also list what is as it should be")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
     command.add_argument(
         "--seconds", type=seconds, default=60.0, metavar="N", help="how long to wait for that doctor; default: 60"
     )
@@ -147,10 +164,15 @@ Times are seconds since 1970 by the clock of the host that wrote them. A later v
 may add names, and will not change these."""
 _DOCTOR = """
 
-Checks the shim and PATH, what the real uv protects by itself, the kind of lock and on
-which hosts it excludes, the file server's clock where leases are used, permissions,
-files that killed calls left, and git. Each finding ends with what to do. The doctor
-creates the lock's folder, as a call does, and tries locks out on its own files there.
+The first line is the verdict: protected or not, and why. Lines with what is wrong, and
+what to do, follow; -v adds what was checked and is as it should be: the shim and PATH,
+what the real uv protects by itself, the kind of lock and on which hosts it excludes,
+the file server's clock where leases are used, permissions, files that killed calls
+left, and git. The doctor creates the lock's folder, as a call does, and tries locks out
+on its own files there. Outside a project it checks PATH alone.
+
+--json prints one object: protected, verdict, project, environment (paths, or null) and
+findings: for each its grade (ok, note, warning, not protected), fact and remedy.
 
 With --peer, run it on two hosts at once in the same project: each says whether it saw
 the other, and whether the lock of one excluded the other.
@@ -186,12 +208,16 @@ on the same project do not wait."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from uv_mutex.setup.install import install
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL, install
 
-    folder = install(arguments.prefix)
+    for_all = arguments.wire and os.geteuid() == 0
+    folder = install(arguments.prefix or (PREFIX_FOR_ALL if for_all else DEFAULT_PREFIX))
     if arguments.wire:
         return _wire(folder.parent)
-    print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
+    if sys.stdout.isatty():
+        print("# Put the shim before the real uv, in this shell and in your profile:", file=sys.stderr)
+    else:  # `eval "$(uv-mutex install)"` takes the line
+        print(f"uv-mutex {VERSION} is in {folder.parent}", file=sys.stderr)
     # $PATH in quotes, since fish would split it; as bytes, since a path need not be UTF-8.
     sys.stdout.buffer.write(os.fsencode(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n'))
     return 0
@@ -213,12 +239,14 @@ def _wire(prefix: Path) -> int:
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:
-    from uv_mutex.setup.install import absolute, uninstall
+    from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL, absolute, uninstall
     from uv_mutex.setup.path_setup import unwire
 
-    for path in unwire(absolute(arguments.prefix)):
+    own = absolute(arguments.prefix or DEFAULT_PREFIX)
+    prefix = PREFIX_FOR_ALL if arguments.prefix is None and os.geteuid() == 0 and not own.exists() else own
+    for path in unwire(prefix):
         print(f"restored {path}")
-    uninstall(arguments.prefix)
+    uninstall(prefix)
     return 0
 
 
@@ -238,7 +266,13 @@ def _exec(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from uv_mutex.commands.doctor.report import doctor
 
-    return doctor(arguments.project, with_peer=arguments.peer, seconds=arguments.seconds)
+    return doctor(
+        arguments.project,
+        with_peer=arguments.peer,
+        seconds=arguments.seconds,
+        verbose=arguments.verbose,
+        as_json=arguments.json,
+    )
 
 
 def seconds(text: str) -> float:

@@ -12,6 +12,8 @@ CANNOT_EXEC = 126
 #: Exit status of every other failure of the shim itself, uv's own for errors.
 FAILED = 2
 
+_warned: set[str] = set()
+
 
 class MutexError(Exception):
     """The call can't go on. Its text is the line shown to the user, without the leading ``uv-mutex:``."""
@@ -26,6 +28,29 @@ class NoUvError(MutexError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, NO_UV)
+
+
+class NoLockError(MutexError):
+    """There is nothing here that could be locked. uv works here all the same, so a call goes on: see :func:`go_on`."""
+
+
+def go_on(message: str, how: str = "without a lock") -> None:
+    """Say that a call goes on without a lock, and why; with UV_MUTEX=require, give up instead.
+
+    :param message: what is missing, the reason, and what to do.
+    :param how: how it goes on.
+    :raises MutexError: with UV_MUTEX=require.
+    """
+    if os.environ.get("UV_MUTEX", "").lower() == "require":
+        raise MutexError(f"{message}; UV_MUTEX=require asks for the lock, unset it to do without")
+    warn(f"{message}; this call goes on {how}")
+
+
+def warn(message: str) -> None:
+    """Print one line of warning on stderr, once a call. Never raises."""
+    if message not in _warned:
+        _warned.add(message)
+        say(f"warning: {message}")
 
 
 def say(message: str) -> None:

@@ -1,6 +1,25 @@
-"""Open, read, close: a small file that others may replace, lock down or turn into something else at any moment."""
+"""Small files that others may replace, lock down or turn into something else at any moment.
 
+What is written goes into a folder of ours, `.uv-mutex`, by a descriptor of that folder. Neither the folder nor the
+file may be a symlink, and the folder must be one that no stranger can have put there: root's locks must not end up in
+another folder, nor give others the right to write there.
+"""
+
+import errno
 import os
+import stat
+
+_BESIDE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: What a file is called until it is complete, with a random end.
+TEMPORARY = ".new."
+_NO_LINKS_ERRORS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class ForeignFolderError(PermissionError):
+    """A folder belongs to somebody who is not trusted with it. A lock file in it may be locked, and no more."""
+
+    def __init__(self, path: str, uid: int) -> None:
+        super().__init__(errno.EPERM, f"the folder belongs to user {uid}", path)
 
 
 def read(path: str, limit: int, *, follow: bool = True, start: int = 0) -> bytes:
@@ -27,40 +46,158 @@ def read_or_empty(path: str, limit: int, *, follow: bool = True) -> bytes:
         return b""
 
 
+def open_folder(path: str, *, trusted: bool = True) -> int:
+    """Open a folder of ours; return a descriptor that only leads to what is in it.
+
+    :param path: the folder. Symlinks above it are followed.
+    :param trusted: refuse a folder that a stranger may have put there. Strangers are all but the caller, root, and the
+        owner of the folder above; where others may replace what is in that folder, there are no strangers.
+    :raises ForeignFolderError: if it belongs to a stranger.
+    :raises OSError: if it can't be opened; ENOTDIR if it is no folder, or a symlink.
+    """
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mine = os.fstat(fd)
+        if mine.st_uid not in (0, os.geteuid()) and trusted:
+            above = os.stat(os.path.dirname(path))
+            others_may_replace = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+            if mine.st_uid != above.st_uid and not others_may_replace:
+                raise ForeignFolderError(path, mine.st_uid)
+        if not stat.S_ISDIR(mine.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_file(path: str, flags: int, mode: int = 0o600, *, trusted: bool = True) -> int:
+    """Open a file in a folder of ours; return the descriptor.
+
+    :param path: the file. It must not be a symlink, nor may its folder be one.
+    :param flags: as for os.open.
+    :param mode: its permissions if it is created, less what the umask takes away.
+    :param trusted: as for :func:`open_folder`.
+    :raises OSError: if it can't be opened.
+    """
+    folder, name = os.path.split(path)
+    folder_fd = open_folder(folder, trusted=trusted)
+    try:
+        return os.open(name, flags | _BESIDE, mode, dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def remove(path: str) -> None:
+    """Remove a file from a folder of ours.
+
+    :raises OSError: if that is not possible, or if there is none.
+    """
+    folder, name = os.path.split(path)
+    folder_fd = open_folder(folder)
+    try:
+        os.unlink(name, dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
 def create(path: str, mode: int, content: bytes) -> None:
-    """Write a new file; do nothing if there is one. Where the file system can, it is complete before it has a name.
+    """Write a new file in a folder of ours; do nothing if there is one. It is complete before it has its name.
 
     :param path: the file.
     :param mode: its permissions, whatever the umask is.
     :param content: what to write.
     :raises OSError: if it can't be written.
     """
+    folder, name = os.path.split(path)
+    folder_fd = open_folder(folder)
     try:
-        fd = os.open(os.path.dirname(path), os.O_WRONLY | os.O_TMPFILE, mode)
-    except OSError:  # NFS
-        fd = -1
-    if fd >= 0:
-        try:
-            os.fchmod(fd, mode)
-            os.write(fd, content)
-            # Python follows the link only with a src_dir_fd, which an absolute path ignores.
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
-            return
-        except FileExistsError:
-            return
-        except FileNotFoundError:  # no /proc
-            pass
-        finally:
-            os.close(fd)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        if not _create_without_name(folder_fd, name, mode, content):
+            temporary = _write_new(folder_fd, _temporary_name(), mode, content)
+            try:
+                os.link(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+            except OSError as error:
+                # Without hard links, others may see it empty for a moment.
+                if error.errno in _NO_LINKS_ERRORS:
+                    _write_new(folder_fd, name, mode, content)
+                elif error.errno != errno.EEXIST:
+                    raise
+            finally:
+                os.unlink(temporary, dir_fd=folder_fd)
     except FileExistsError:
-        return
+        pass
+    finally:
+        os.close(folder_fd)
+
+
+def replace(path: str, mode: int, content: bytes) -> None:
+    """Write a file in a folder of ours in one step, over the one that may be there.
+
+    :param path: the file.
+    :param mode: its permissions, whatever the umask is.
+    :param content: what to write.
+    :raises OSError: if it can't be written.
+    """
+    folder, name = os.path.split(path)
+    folder_fd = open_folder(folder)
+    try:
+        temporary = _write_new(folder_fd, _temporary_name(), mode, content)
+        os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def _create_without_name(folder_fd: int, name: str, mode: int, content: bytes) -> bool:
+    """Write a file that gets its name once it is complete; return False where there is no such thing, as on NFS."""
+    try:
+        fd = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=folder_fd)
+    except OSError:
+        return False
     try:
         os.fchmod(fd, mode)
         os.write(fd, content)
+        # Python follows the link in /proc only with a src_dir_fd, which an absolute path ignores.
+        os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=fd, dst_dir_fd=folder_fd)
+    except FileNotFoundError:  # no /proc
+        return False
     finally:
         os.close(fd)
+    return True
+
+
+def _temporary_name() -> str:
+    """A name that no other writer has: a process id is not enough, since containers share them."""
+    return f"{TEMPORARY}{os.urandom(8).hex()}"
+
+
+def _write_new(folder_fd: int, name: str, mode: int, content: bytes) -> str:
+    """Write a file that does not exist yet; return its name."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BESIDE, mode, dir_fd=folder_fd)
+    try:
+        os.fchmod(fd, mode)
+        os.write(fd, content)
+    except BaseException:
+        os.unlink(name, dir_fd=folder_fd)
+        raise
+    finally:
+        os.close(fd)
+    return name
+
+
+def create_private(path: str, content: bytes) -> None:
+    """Write a new file, of any folder, to the disk. Until its mode is changed, nobody else may open it.
+
+    :raises OSError: if it can't be written; then there is none.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def stat_on_server(path: str) -> os.stat_result:

@@ -14,6 +14,8 @@ from support.shim import Shim, install_shim
 from support.uvs import uv
 from support.wheels import make_wheel
 
+from uv_mutex.setup.launcher import interpreter_of
+
 #: What people write today (uv issue 12751 and others): lock, sync, then run without a sync.
 _FLOCK_WRAPPER = """#!/bin/sh
 shift
@@ -87,7 +89,7 @@ class Workload:
     @property
     def interpreter(self) -> str:
         """The interpreter that the launcher starts."""
-        return self.shim.uv.read_text().split(" ", 1)[0].removeprefix("#!")
+        return interpreter_of(self.shim.prefix)
 
     def ways(self, version: str) -> dict[str, Way]:
         """The ways to call this version of uv, by name."""

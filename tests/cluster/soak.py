@@ -26,13 +26,17 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.gluster import GlusterHost, Volume
-from support.host import project_on
+from support.host import Host, project_on
 from support.index import LocalIndex
 from support.journal import Entry, Journal
 from support.wheels import make_wheel
 
 PACKAGES = [f"pkg-{number}" for number in range(8)]
 CALLERS_EACH = 3
+#: A container on the host: the same kernel and host name, other process ids.
+IN_CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+#: The project by another path.
+LINK = "link"
 #: A killed holder of a lease on another host costs the rest 31 s, and several may be killed one after the other.
 HANGS_AFTER = 240.0
 
@@ -91,7 +95,9 @@ class Soak:
         for name in PACKAGES:
             make_wheel(index.folder, name)
         self._project = project_on(hosts[0], "demo", index_url=index.url, backend_source=self._journal.backend)
-        self._killed: dict[tuple[str, int], list[float]] = {}
+        hosts[0].reach(LINK).symlink_to(self._project)
+        #: When a process was killed, by its PID namespace and its process id there.
+        self._killed: dict[tuple[int, int], list[float]] = {}
         self._report = Report()
         self._guard = threading.Lock()
         self._over = threading.Event()
@@ -117,21 +123,10 @@ class Soak:
 
     def _call_again_and_again(self, host: GlusterHost) -> None:
         while not self._over.is_set():
-            package = self._random.choice(PACKAGES)
-            words = self._random.choice(
-                [
-                    ["run", "true"],
-                    ["run", "--reinstall-package", "demo", "python", "-c", "import demo"],
-                    ["sync"],
-                    ["sync", "--reinstall-package", "demo"],
-                    ["add", package],
-                    ["remove", package],
-                    ["version", "--bump", "patch"],
-                ]
-            )
+            name, words = self._choose(host)
             env = host.env("newest", BUILD_SECONDS=f"{self._random.uniform(0.05, 0.5):.2f}")
             began = time.monotonic()
-            call = host.start(["uv", *words], env, self._project)
+            call = host.start(words, env, self._project)
             try:
                 _, stderr = call.communicate(timeout=HANGS_AFTER)
             except subprocess.TimeoutExpired:
@@ -140,7 +135,29 @@ class Soak:
                 _, stderr = call.communicate()
                 with self._guard:
                     self._report.hung.append(f"{' '.join(words)} on {host.name}: {stderr!r}")
-            self._note(words[0], call.returncode, stderr.decode(errors="replace"), time.monotonic() - began)
+            self._note(name, call.returncode, stderr.decode(errors="replace"), time.monotonic() - began)
+
+    def _choose(self, host: Host) -> tuple[str, list[str]]:
+        """A random call: a name for the report, and its words."""
+        package, other = self._random.sample(PACKAGES, 2)
+        link = ["--project", host.path(LINK)]
+        return self._random.choice(
+            [
+                ("run", ["uv", "run", "true"]),
+                ("run --reinstall", ["uv", "run", "--reinstall-package", "demo", "python", "-c", "import demo"]),
+                ("run --with", ["uv", "run", "--with", package, "true"]),
+                ("sync", ["uv", "sync"]),
+                ("sync --reinstall", ["uv", "sync", "--reinstall-package", "demo"]),
+                ("add", ["uv", "add", package]),
+                ("remove", ["uv", "remove", package]),
+                ("version", ["uv", "version", "--bump", "patch"]),
+                ("add by a link", ["uv", "add", *link, package]),
+                ("sync by a link", ["uv", "sync", *link, "--reinstall-package", "demo"]),
+                ("add in a container", [*IN_CONTAINER, "uv", "add", package]),
+                ("run in a container", [*IN_CONTAINER, "uv", "run", "--reinstall-package", "demo", "true"]),
+                ("exec", ["uv-mutex", "exec", "--", "sh", "-c", _nested(package, other)]),
+            ]
+        )
 
     def _note(self, subcommand: str, status: int, stderr: str, took: float) -> None:
         with self._guard:
@@ -152,18 +169,19 @@ class Soak:
                 self._report.complaints[f"{subcommand}: exit {status}: {stderr[-600:]}"] += 1
 
     def _kill_one(self) -> None:
-        shims = [(host, pid) for host in self._hosts for pid in host.shims()]
+        shims = [pid for host in self._hosts for pid in host.shims()]
         if not shims:
             return
         # Most only wait; every other time one is killed that has a uv under its lock.
-        inside = [(host, pid) for host, pid in shims if _has_child(pid)]
-        host, pid = self._random.choice(inside if inside and self._random.random() < 0.5 else shims)
+        inside = [pid for pid in shims if _has_child(pid)]
+        pid = self._random.choice(inside if inside and self._random.random() < 0.5 else shims)
         with contextlib.suppress(OSError, IndexError):
             status = Path(f"/proc/{pid}/status").read_text()
             number = int(status.partition("NSpid:")[2].split("\n")[0].split()[-1])
+            namespace = os.stat(f"/proc/{pid}/ns/pid").st_ino
             when = time.monotonic()
             os.kill(pid, signal.SIGKILL)
-            self._killed.setdefault((host.name, number), []).append(when)
+            self._killed.setdefault((namespace, number), []).append(when)
             self._report.kills += 1
 
     def _judge(self) -> None:
@@ -188,9 +206,11 @@ class Soak:
         for number, entry in enumerate(entries):
             if entry.what != "enter":
                 continue
-            same = (later for later in entries[number + 1 :] if (later.host, later.uv) == (entry.host, entry.uv))
+            same = (
+                later for later in entries[number + 1 :] if (later.namespace, later.uv) == (entry.namespace, entry.uv)
+            )
             last = next(same, None)
-            killed = [when for when in self._killed.get((entry.host, entry.shim), []) if when > entry.when - 60]
+            killed = [when for when in self._killed.get((entry.namespace, entry.shim), []) if when > entry.when - 60]
             end = last.when if last else (killed[0] if killed else time.monotonic())
             if last is None or last.what == "orphan":
                 self._report.orphaned += 1
@@ -202,6 +222,11 @@ class Soak:
                     end = min(end, killed[0])
             builds.append(Build(entry.host, entry.shim, entry.when, end))
         return builds
+
+
+def _nested(package: str, other: str) -> str:
+    """Two calls beside each other below one holder. The second may fail, since the package need not be there."""
+    return f"uv add {package} & added=$!; uv remove {other}; wait $added"
 
 
 def _has_child(pid: int) -> bool:

@@ -272,7 +272,7 @@ def test_workers_share_what_one_of_them_prepared(cluster: _Cluster, way: str) ->
 
     # Nothing bypassed the shim, be it a worker that did no task or one that failed: each real uv is what a logged call
     # became, or the child of a shim.
-    children = [start for start in starts if f" {cluster.shim.uv} " in start.parents_words]
+    children = [start for start in starts if cluster.shim.is_called_by(start.parents_words.split())]
     assert not [start for start in starts if start.pid not in calls and start not in children]
     assert len(starts) > len(children) + _WORKERS
     assert all(line["exit"] in (None, 0) for line in log), log
@@ -350,7 +350,7 @@ def test_a_raylet_whose_path_has_no_shim(cluster: _Cluster) -> None:
     calls = {line["pid"]: line for line in log}
     _check_workers_are_in_the_log(tasks, calls)
     # PastCall the shim: the call that started the driver, before any Python of ours.
-    children = [start for start in cluster.starts if f" {cluster.shim.uv} " in start.parents_words]
+    children = [start for start in cluster.starts if cluster.shim.is_called_by(start.parents_words.split())]
     past = [start for start in cluster.starts if start.pid not in calls and start not in children]
     assert [start.words.split()[:2] for start in past] == [["run", "driver.py"]]
     print(f"\nPYTHONPATH: {_figures(tasks, log, cluster.starts)}")

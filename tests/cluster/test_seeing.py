@@ -64,7 +64,7 @@ def test_status_sees_the_other_host(pair: Sequence[Host], backend: str) -> None:
 
 def meet(hosts: Sequence[Host], project: str, *, seconds: str = "60", **env: Any) -> list[tuple[int, str]]:
     """Run a doctor on each host at once: exit statuses, and what each says last."""
-    words = ["uv-mutex", "doctor", "--peer", "--seconds", seconds]
+    words = ["uv-mutex", "doctor", "-v", "--peer", "--seconds", seconds]
     doctors: list[subprocess.Popen[bytes]] = [host.start(words, host.env("newest", **env), project) for host in hosts]
     outputs = [doctor.communicate(timeout=120)[0].decode() for doctor in doctors]
     print(*outputs, sep="\n")
@@ -127,7 +127,7 @@ def test_nobody_there_and_somebody_who_dies(pair: Sequence[GlusterHost]) -> None
     assert status == 1
     assert "no other doctor showed up in" in line
     # One that said hello, saw the first, and is gone.
-    words = ["uv-mutex", "doctor", "--peer"]
+    words = ["uv-mutex", "doctor", "-v", "--peer"]
     doctor = pair[0].start(words, pair[0].env("newest"), project)
     folder = pair[1].reach(f"{project}/.uv-mutex")
     wait_until(lambda: list(folder.glob("peer.host-a.*")))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +30,8 @@ class Machine:
         need.root()
         need.executable("setpriv")
         self.folder = folder
+        #: The kind of lock that all users ask for; empty for the one that the file system has.
+        self.backend = ""
         folder.chmod(0o755)
         shutil.copy(uv("newest"), folder / "uv")
         install_for_everybody(folder / "shim")
@@ -69,6 +74,7 @@ class Machine:
             "UV_PYTHON": everybodys_python(),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.folder}/log",
+            "UV_MUTEX_BACKEND": self.backend,
             **extra,
         }
         return ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *acting_as(user, words, umask)]
@@ -105,8 +111,9 @@ def waits(machine: Machine, holder: int, waiter: int, umask: str = "022") -> Non
     assert max(line["waited"] for line in read_log(machine.folder / "log")) > 2
 
 
-@pytest.mark.parametrize("umask", ["002", "022"])
-def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str) -> None:
+@pytest.mark.parametrize(("umask", "backend"), [("002", ""), ("022", ""), ("002", "lease")])
+def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str, backend: str) -> None:
+    machine.backend = backend
     machine.own(ROOT, 0o2775)
     names = [f"pkg-{number}" for number in range(10)]
     for name in names:
@@ -129,8 +136,9 @@ def test_two_users_of_a_group(machine: Machine, index: LocalIndex, umask: str) -
         assert all(f'"{name}>=' in text for name in names)
 
 
-@pytest.mark.parametrize(("first", "second"), [(ROOT, ALICE), (ALICE, ROOT)])
-def test_root_and_a_user(machine: Machine, first: int, second: int) -> None:
+@pytest.mark.parametrize(("first", "second", "backend"), [(ROOT, ALICE, ""), (ALICE, ROOT, ""), (ALICE, ROOT, "lease")])
+def test_root_and_a_user(machine: Machine, first: int, second: int, backend: str) -> None:
+    machine.backend = backend
     machine.own(ALICE, 0o755)
     for user in (first, second):
         done = machine.run(user, ["uv", "sync"])
@@ -138,6 +146,24 @@ def test_root_and_a_user(machine: Machine, first: int, second: int) -> None:
     waits(machine, first, second)
     done = machine.run(second, ["uv", "run", "python", "-c", "import demo"])
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_lease_of_another_user_who_was_killed(machine: Machine) -> None:
+    machine.backend = "lease"
+    machine.own(ROOT, 0o2775)
+    command = machine.command(ALICE, ["uv", "sync"], "002", BUILD_SECONDS="60")
+    holding = subprocess.Popen(command, cwd=machine.project)
+    inside = machine.journal.wait(lambda entry: entry.what == "enter", timeout=60)
+    marker = machine.lock.with_name("lock.lease")
+    assert (marker.stat().st_uid, marker.stat().st_mode & 0o777) == (ALICE, 0o664)
+    os.kill(inside.shim, signal.SIGKILL)
+    holding.wait()
+    assert marker.exists()
+    began = time.monotonic()
+    (done,) = machine.herd(machine.command(BOB, ["uv", "sync"], "002"))
+    assert done.returncode == 0, done.stderr.decode()
+    assert time.monotonic() - began < 20, "a lease would take 30 s to end"
+    assert not marker.exists()
 
 
 def test_project_that_one_may_write(machine: Machine) -> None:
@@ -170,3 +196,29 @@ def test_what_nobody_may_write_needs_no_lock(machine: Machine) -> None:
     assert not failures(outcomes), explain(outcomes)
     assert not machine.lock.parent.exists()
     assert not read_log(machine.folder / "log")
+
+
+def test_with_few_processes_uv_run_works_as_often_as_without_the_shim(machine: Machine) -> None:
+    """Under the shim, uv needs one more, and does without. How many it needs is not always the same."""
+    machine.own(ALICE, 0o755)
+    assert machine.run(ALICE, ["uv", "sync"], UV_MUTEX="off").returncode == 0
+    script = 'ulimit -u "$0" && exec uv run sh -c "exec echo ran"'
+
+    def calls(limit: int, **extra: str) -> list[Outcome]:
+        (machine.project / "uv.lock").touch()  # not fresh
+        return [machine.run(ALICE, ["bash", "-c", script, str(limit)], **extra) for _ in range(4)]
+
+    ran, said = Counter[str](), b""
+    for limit in range(3, 12):
+        for mode in ("off", "on"):
+            outcomes = calls(limit, UV_MUTEX=mode)
+            ran[mode] += sum(done.stdout == b"ran\n" for done in outcomes)
+            said += b"".join(done.stderr for done in outcomes)
+    assert ran["off"] > 10
+    assert ran["on"] >= ran["off"] - 4
+    assert b"uv-mutex: warning: too few processes for " in said
+    assert b"; allow more (ulimit -u), or try again; this call goes on without a lock\n" in said
+    assert b"Traceback" not in said
+    done = calls(2, UV_MUTEX="require")[0]
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"; UV_MUTEX=require asks for the lock, unset it to do without\n")

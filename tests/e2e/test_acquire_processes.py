@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import need
 from support.terminal import wait_until
 
 from uv_mutex.errors import TIMED_OUT, MutexError
@@ -112,7 +115,7 @@ def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
 
 
 def test_a_dead_holder_blocks_nobody(lock: LockFile) -> None:
-    with _another(_TAKE, lock.path, os.path.dirname(lock.folder)) as other:
+    with _another(_TAKE, lock.path, lock.above) as other:
         assert (_said(other), _said(other).split()[0]) == ("begun", "taken")
         assert _busy(lock)
         other.kill()
@@ -129,11 +132,12 @@ def test_whoever_waits_follows_to_the_new_file(lock: LockFile, tmp_path: Path, d
         wait_until(lambda: _blocked_in_flock(waiter.pid))
         old = tmp_path / deleted
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-        second = _take(lock)
-        inode = os.stat(lock.path).st_ino
+        second = lock.open()
+        fcntl.flock(second, fcntl.LOCK_EX)
+        inode = os.fstat(second).st_ino
         first.release()  # the waiter has the old file's lock now
         wait_until(lambda: _blocked_in_flock(waiter.pid, inode))
-        second.release()
+        os.close(second)
         assert _said(waiter) == f"taken {inode}"
 
 
@@ -167,6 +171,45 @@ def test_a_folder_that_another_host_makes_at_this_moment(
 def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
     held = _take(lock)
     code = f"import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])\n{_TAKE}"
-    with _another(code.replace("None", "0.1"), lock.path, os.path.dirname(lock.folder)) as other:
+    with _another(code.replace("None", "0.1"), lock.path, lock.above) as other:
         assert other.wait(5) == 1
     held.release()
+
+
+# Half of them may create lock files. Each folder is new, so all meet there for the first time.
+_MEET = (
+    f"import os, sys, time; sys.path.insert(0, {_SOURCES!r})\n"
+    "from uv_mutex.locking import acquire\nfrom uv_mutex.locking.lock_file import LockFile\n"
+    "from uv_mutex.locking.wait import WaitBudget\n"
+    "if sys.argv[3] == 'apart': LockFile._lock_instead = lambda self: -1\n"
+    "os.seteuid(int(sys.argv[1]))\n"
+    "met = 0\n"
+    "for number in range(40):\n"
+    "    folder = f'{sys.argv[2]}/{number}'\n"
+    "    lock = acquire.take(LockFile(folder, instead=folder), WaitBudget(60, quiet=True))\n"
+    "    try:\n"
+    "        os.mkdir(f'{sys.argv[2]}/inside/{number}')\n"
+    "        time.sleep(0.003)\n"
+    "        os.rmdir(f'{sys.argv[2]}/inside/{number}')\n"
+    "    except OSError:\n"
+    "        met += 1\n"
+    "    lock.release()\n"
+    "print(met)\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["together", "apart"])
+def test_who_may_create_the_file_and_who_may_not_exclude_each_other(kind: str) -> None:
+    """The control creates the file without a look at who holds the lock of the folder."""
+    need.root()
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (Path(folder), *(Path(folder, str(number)) for number in range(40))):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+        Path(folder, "inside").mkdir()
+        Path(folder, "inside").chmod(0o777)
+        words = [[sys.executable, "-c", _MEET, str(user), folder, kind] for user in (0, 61001) * 4]
+        processes = [subprocess.Popen(each, stdout=subprocess.PIPE) for each in words]
+        met = [int(process.communicate(timeout=100)[0]) for process in processes]
+        assert sorted(os.listdir(f"{folder}/5/.uv-mutex")) == [".gitignore", "backend", "lock"]
+    assert (sum(met) == 0) == (kind == "together")

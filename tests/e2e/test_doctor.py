@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 from packaging.version import Version
 from support import need
 from support.project import Project, run
+from support.terminal import wait_until
 from support.uvs import all_versions, numeric_version, uv
 
 from uv_mutex.commands.doctor import lock_checks, lock_trial, uv_versions
@@ -31,26 +34,38 @@ def project(project_factory: Callable[..., Project]) -> Project:
     return project_factory()
 
 
-def examined(
-    project: Project, status: int, *words: str, shimmed: bool = True, uv_version: str = "newest", **env: str
-) -> str:
-    """What the doctor says; its exit status is given."""
+def doctor(
+    project: Project, *words: str, shimmed: bool = True, uv_version: str = "newest", **env: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the doctor in a project."""
     command = str(Path(project.env(uv_version)["PATH"].split(":")[0]) / "uv-mutex")
-    environ = {**project.env(uv_version, shimmed), **env}
-    done = run(project, [command, "doctor", *words], environ)
-    assert (done.returncode, done.stderr) == (status, b""), done
-    text = done.stdout.decode()
-    grades = {"ok": 0, "warning": 1, "NOT PROTECTED": 2}
-    lines = text.splitlines()
+    return run(project, [command, "doctor", *words], {**project.env(uv_version, shimmed), **env})
+
+
+def examined(project: Project, status: int, *words: str, **options: Any) -> str:
+    """All that the doctor says below its verdict; its exit status is given."""
+    done = doctor(project, "-v", *words, **options)
+    said = b"uv-mutex: waiting for a doctor on another host, for " if "--peer" in words else b""
+    assert done.returncode == status, done
+    assert done.stderr.startswith(said), done
+    assert done.stderr.count(b"\n") == bool(said), done
+    verdict, *lines = done.stdout.decode().splitlines()
+    text = "\n".join(lines)
+    grades = {"ok": 0, "note": 0, "warning": 1, "NOT PROTECTED": 2}
     assert status == max(grades[line[:13].strip()] for line in lines), text
     # Each ends with what to do.
     assert all(line.rpartition("; ")[2] for line in lines)
+    if status == 2:
+        first = next(line[15:] for line in lines if line.startswith("NOT PROTECTED"))
+        assert verdict == f"NOT PROTECTED: {first}"
+    else:
+        assert verdict.startswith("protected (see the warnings): uv is" if status else "protected: uv is"), verdict
     return text
 
 
 def problems(text: str) -> list[str]:
     """What isn't fine."""
-    return [line[15:] for line in text.splitlines() if not line.startswith("ok ")]
+    return [line[15:] for line in text.splitlines() if not line.startswith(("ok ", "note "))]
 
 
 def preload(tmp_path: Path, source: str) -> dict[str, Any]:
@@ -73,6 +88,64 @@ def test_all_is_well(project: Project) -> None:
     assert {path.name for path in (project.root / ".uv-mutex").iterdir()} == {"lock", ".gitignore"}
     assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0
     assert "is locked by flock (calls before recorded it)" in examined(project, 0)
+
+
+def test_the_verdict_stands_alone_unless_asked_for_more(project: Project) -> None:
+    shim = project.env("newest")["PATH"].split(":")[0] + "/uv"
+    done = doctor(project)
+    verdict = (
+        f"protected: uv is the shim {shim}, before uv {numeric_version('newest')} at {uv('newest')}, "
+        f"{project.root}/.uv-mutex/lock is locked by flock"
+    )
+    assert done.stdout.decode().splitlines() == [verdict, "uv-mutex doctor -v lists all that was checked"]
+    assert "protected" not in doctor(project, "-v").stdout.decode().splitlines()[1]
+    done = doctor(project, UV_MUTEX="off")
+    assert done.returncode == 2
+    bad = "UV_MUTEX=off switches the shim off; unset it"
+    assert done.stdout.decode().splitlines()[:2] == [f"NOT PROTECTED: {bad}", f"NOT PROTECTED  {bad}"]
+
+
+def test_outside_a_project_the_doctor_looks_at_path_alone(project: Project, tmp_path: Path) -> None:
+    env = project.env("newest")
+    command = str(Path(env["PATH"].split(":")[0]) / "uv-mutex")
+    done = run(project, [command, "doctor", "-v"], env, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"protected: uv is the shim ")
+    assert b"the working directory is in no project of uv; go to a project, or name its folder" in done.stdout
+    # Who names a folder means a project.
+    done = run(project, [command, "doctor", str(tmp_path)], env, cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"is in no project of uv" in done.stderr
+
+
+def test_json(project: Project, tmp_path: Path) -> None:
+    done = doctor(project, "--json", UV_MUTEX="off")
+    found = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert found["protected"] is False
+    assert found["verdict"].startswith("NOT PROTECTED: UV_MUTEX=off")
+    assert (found["project"], found["environment"]) == (str(project.root), str(project.root / ".venv"))
+    first = {"grade": "not protected", "fact": "UV_MUTEX=off switches the shim off", "remedy": "unset it"}
+    assert found["findings"][0] == first
+    assert {each["grade"] for each in found["findings"]} == {"ok", "note", "not protected"}
+    command = str(Path(project.env("newest")["PATH"].split(":")[0]) / "uv-mutex")
+    done = run(project, [command, "doctor", "--json"], project.env("newest"), cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert (found["protected"], found["project"], found["environment"]) == (True, None, None)
+
+
+def test_ctrl_c_ends_a_doctor_that_waits_in_one_line(project: Project) -> None:
+    env = project.env("newest")
+    process = subprocess.Popen(
+        ["uv-mutex", "doctor", "--peer"], env=env, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr
+    assert process.stderr.readline().startswith(b"uv-mutex: waiting for a doctor on another host")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr == b"uv-mutex: stopped by Ctrl-C; run it again to begin anew\n"
+    wait_until(lambda: not list((project.root / ".uv-mutex").glob("peer.*")))
 
 
 @all_versions
@@ -114,9 +187,7 @@ def test_the_shim_is_not_first(project: Project, tmp_path: Path) -> None:
     assert found == [f"no uv on PATH besides the shim {bin_}/uv; install uv, or name it in UV_MUTEX_UV"]
     broken = tmp_path / "broken"
     broken.mkdir()
-    text = (Path(bin_) / "uv").read_text()
-    (broken / "uv").write_text(text.replace('LIBRARY = "', 'LIBRARY = "absent'))
-    (broken / "uv").chmod(0o755)
+    shutil.copy(Path(bin_) / "uv", broken)  # far from what belongs to it
     (found_,) = problems(examined(project, 2, PATH=f"{broken}:{project.env('newest')['PATH']}"))
     assert found_.startswith(f"the shim {broken}/uv doesn't start (")
     assert found_.endswith("; install it again with `uv-mutex install`")
@@ -170,6 +241,8 @@ def test_what_killed_calls_left(project: Project) -> None:
     folder = project.root / ".uv-mutex"
     old = [
         ".calls.node-3.5",
+        ".failed.0123456789abcdef",
+        ".new.0123",
         "backend.node-3.5",
         "lock.lease.dead.1.2.3",
         "peer.node-3.5.0123456789abcdef",
@@ -237,8 +310,8 @@ def test_as_another_user(project: Project) -> None:
 
         def as_other(status: int, *more: str) -> str:
             words = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-IS"]
-            done = run(project, [*words, f"{outside}/bin/uv-mutex", "doctor", str(shared), *more], env, cwd="/")
-            assert (done.returncode, done.stderr) == (status, b""), done
+            done = run(project, [*words, f"{outside}/bin/uv-mutex", "doctor", "-v", str(shared), *more], env, cwd="/")
+            assert done.returncode == status, done
             return done.stdout.decode()
 
         need.that(
@@ -323,7 +396,7 @@ def test_an_environments_folder(tmp_path: Path) -> None:
     lock = EnvironmentFolder(str(tmp_path))
     found = list(lock_checks.check_lock(lock))
     assert {each.grade for each in found} == {FINE}
-    assert "is locked by flock (the environment's own folder is locked)" in str(found[0])
+    assert "is locked by flock (no lock file can be created)" in str(found[0])
 
 
 def test_peer(project: Project) -> None:
@@ -336,10 +409,10 @@ def test_peer(project: Project) -> None:
     outputs = [
         subprocess.Popen(command, env=project.env("newest"), cwd=project.root, stdout=subprocess.PIPE) for _ in range(2)
     ]
-    for doctor in outputs:
-        out, _ = doctor.communicate(timeout=60)
-        assert doctor.returncode == 1
-        (found,) = problems(out.decode())
+    for each in outputs:
+        out, _ = each.communicate(timeout=60)
+        assert each.returncode == 1
+        (found,) = problems("\n".join(out.decode().splitlines()[1:-1]))
         assert found.startswith(f"saw {os.uname().nodename} (pid ")
         assert found.endswith("which is on this host too; run one of the two on another host")
     assert {path.name for path in (project.root / ".uv-mutex").iterdir()} == {"lock", ".gitignore"}

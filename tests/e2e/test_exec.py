@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from support.index import LocalIndex
 from support.project import Project, run
 from support.recorder import Recorder, state
 from support.terminal import CTRL_C, CTRL_Z, Terminal, wait_until
+from support.uvs import PINNED_NEWEST, uv
 from support.wheels import make_wheel
 
 EXEC = ["uv-mutex", "exec", "--"]
@@ -110,13 +112,104 @@ def _index(project: Project) -> str:
     return project.pyproject.read_text().partition('url = "')[2].partition('"')[0]
 
 
-def test_uv_below_it_goes_straight_through(project: Project) -> None:
-    words = ["sh", "-c", "uv add beta && uv run python -c 'import beta' && uv-mutex exec -- uv sync"]
-    done = call(project, *EXEC, *words, UV_MUTEX_TIMEOUT="3")
+@pytest.mark.parametrize("clean", ["", "env -u UV_MUTEX_HELD "])
+def test_uv_below_it_does_not_wait_for_it(project: Project, clean: str) -> None:
+    """Not even three levels below it, and not without its mark."""
+    calls = "uv add beta && uv run python -c 'import beta' && uv-mutex exec -- uv-mutex exec -- uv sync"
+    done = call(project, *EXEC, "sh", "-c", calls.replace("uv ", f"{clean}uv "), UV_MUTEX_TIMEOUT="5")
     assert done.returncode == 0, done.stderr.decode()
-    # Without the mark it would wait for itself.
-    done = call(project, *EXEC, "env", "-u", "UV_MUTEX_HELD", "uv", "sync", UV_MUTEX_TIMEOUT="0.2")
-    assert "waiting for uv-mutex exec env" in refused(done, 75)
+    assert sorted(path.name for path in (project.root / ".uv-mutex").glob("lock.?")) == ["lock.1", "lock.2", "lock.3"]
+
+
+_FOUR_ADDS = "for name in alpha beta gamma delta; do uv add $name & done; wait"
+
+
+def test_calls_below_it_exclude_each_other(project: Project, index: LocalIndex) -> None:
+    _offer_four(index)
+    done = call(project, *EXEC, "sh", "-c", _FOUR_ADDS)
+    assert done.returncode == 0, done.stderr.decode()
+    assert _added(project) == 4, done.stderr.decode()
+
+
+def test_control_calls_below_it(project: Project, index: LocalIndex) -> None:
+    """Bare uv below the same lock: an edit writes over another."""
+    _offer_four(index)
+    env = project.env(PINNED_NEWEST, UV_MUTEX="off")
+    kept = []
+    for _ in range(5):
+        run(project, ["uv", "remove", "alpha", "beta", "gamma", "delta"], env)
+        project.pyproject.write_text(re.sub(r"dependencies = .*", "dependencies = []", project.pyproject.read_text()))
+        assert run(project, [*EXEC, "sh", "-c", _FOUR_ADDS], env, timeout=60).returncode == 0
+        kept.append(_added(project))
+    assert min(kept) < 4
+
+
+def _offer_four(index: LocalIndex) -> None:
+    for name in ("gamma", "delta"):
+        make_wheel(index.folder, name)
+
+
+def _added(project: Project) -> int:
+    return sum(f'"{name}' in project.pyproject.read_text() for name in ("alpha", "beta", "gamma", "delta"))
+
+
+# A uv that says when it works, and takes its time over `uv add beta`.
+_SLOW_UV = """\
+#!/bin/sh
+echo in >> {log}
+[ "$2" = beta ] && sleep 2
+{uv} "$@"
+status=$?
+echo out >> {log}
+exit $status
+"""
+
+
+def _kill_exec(project: Project, tmp_path: Path, inner: str) -> list[str]:
+    """SIGKILL an exec whose shell has called `uv add beta`, then call `uv add gamma`; return when which uv worked."""
+    log, slow = tmp_path / "log", tmp_path / "slow"
+    slow.write_text(_SLOW_UV.format(uv=uv("newest"), log=log))
+    slow.chmod(0o755)
+    env = project.env("newest", UV_MUTEX_UV=str(slow))
+    words = [*EXEC, "sh", "-c", f"{inner} add beta; true"]
+    with subprocess.Popen(words, env=env, cwd=project.root, stdin=subprocess.DEVNULL) as running:
+        wait_until(log.exists)
+        running.kill()
+    assert call(project, "uv", "add", "gamma", UV_MUTEX_UV=str(slow)).returncode == 0
+    wait_until(lambda: log.read_text().count("out") == 2)
+    return log.read_text().split()
+
+
+def test_a_uv_below_a_killed_one_works_alone(project: Project, index: LocalIndex, tmp_path: Path) -> None:
+    """The kernel kills the shell with it, but not what the shell has started."""
+    _offer_four(index)
+    assert _kill_exec(project, tmp_path, "uv") == ["in", "out"] * 2
+    assert all(f'"{name}' in project.pyproject.read_text() for name in ("beta", "gamma"))
+
+
+def test_control_a_uv_below_a_killed_one(project: Project, index: LocalIndex, tmp_path: Path) -> None:
+    """A uv below the shell that takes no lock of its own."""
+    _offer_four(index)
+    assert _kill_exec(project, tmp_path, str(tmp_path / "slow")) == ["in", "in", "out", "out"]
+
+
+def test_a_call_below_it_that_was_killed(project: Project) -> None:
+    """Its sibling goes on, and mends what it left half done."""
+    assert call(project, "uv", "sync").returncode == 0
+    (package,) = project.venv.glob("lib/python*/site-packages/alpha")
+    killed = f"uv-mutex exec -- sh -c 'rm {package}/__init__.py; kill -9 $PPID'"
+    sibling = "uv run python -c 'import alpha; print(alpha.__file__)'"
+    done = call(project, *EXEC, "sh", "-c", f"{killed}; {sibling}", UV_MUTEX_TIMEOUT="20")
+    assert done.stdout.strip().endswith(b"__init__.py"), done
+
+
+def test_a_call_that_was_killed_below_it_is_mended_by_the_next(project: Project) -> None:
+    assert call(project, "uv", "sync").returncode == 0
+    (package,) = project.venv.glob("lib/python*/site-packages/alpha")
+    nested = f"uv-mutex exec -- sh -c 'rm {package}/__init__.py; kill -9 $PPID'; true"
+    assert call(project, *EXEC, "sh", "-c", nested, UV_MUTEX_TIMEOUT="20").returncode == 0
+    done = call(project, "uv", "run", "python", "-c", "import alpha; print(alpha.__file__)", UV_MUTEX_TIMEOUT="20")
+    assert done.stdout.strip().endswith(b"__init__.py"), done
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGWINCH"])
@@ -262,6 +355,7 @@ def test_finds_the_project_as_uv_does(project: Project, tmp_path: Path) -> None:
 def test_no_note_outlives_it(project: Project) -> None:
     """Whatever the command did: the next call asks uv."""
     log = project.root.parent / "log"
-    for words in (["uv", "run", "true"], ["uv", "run", "true"], [*EXEC, "true"], ["uv", "run", "true"]):
+    under = [*EXEC, "uv", "run", "true"]  # the call below it notes that all is fresh, and then more may happen
+    for words in (["uv", "run", "true"], ["uv", "run", "true"], under, ["uv", "run", "true"]):
         assert call(project, *words, UV_MUTEX_LOG=str(log)).returncode == 0
-    assert [line["prepared"] for line in read_log(log)] == [True, False, False, True]
+    assert [line["prepared"] for line in read_log(log)] == [True, False, True, False, True]

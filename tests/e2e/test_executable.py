@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from support import need
 from support.project import Project
-from support.shim import Shim, install_shim
+from support.shim import LAUNCHERS, Shim, install_shim
 from support.uvs import numeric_version, uv
+
+pytestmark = pytest.mark.parametrize("shim", LAUNCHERS, indirect=True)
 
 _SYSTEM = "/usr/bin:/bin"
 

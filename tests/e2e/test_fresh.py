@@ -25,8 +25,10 @@ from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import BUILD_SYSTEM, make_sdist, make_wheel, project_table, slow_backend
 
+from uv_mutex.environment import request_key
 from uv_mutex.environment.freshness import FreshnessNote
 from uv_mutex.uv import commandline, executable, project
+from uv_mutex.uv.settings import Settings
 
 # ---------------------------------------------------------------------------------------------- verdicts
 
@@ -183,8 +185,7 @@ class World:
         call = commandline.parse(words, ask_help)
         assert call
         with _inside(self.cwd):
-            settings = project.Settings(self.env, ask_help)
-            assert not project.harmless(call, settings)
+            settings = Settings(self.env, ask_help)
             found = project.find(call, settings, lambda wanted: executable.version_at_least(binary, wanted))
             return FreshnessNote(found, call, self.env, binary) if found else None
 
@@ -678,6 +679,47 @@ OPTIONS = [
     Case("uv: same version elsewhere", copied_uv, SAME),
 ]
 
+
+def globbed(*keys: str) -> Change:
+    """Give the path dependency globs as cache-keys, and some files."""
+    files = [write(below(f"native/{name}", "dep"), "1") for name in ("a.rs", "deep/b.rs", "a.txt")]
+    return both(keyed(", ".join(f'{{ file = "{key}" }}' for key in keys)), write(below("h/x.h", "outer"), "1"), *files)
+
+
+_RUST = globbed("native/**/*.rs")
+GLOBS = (
+    Case("key, glob: edited", write(below("native/a.rs", "dep"), "2"), setup=_RUST),
+    Case("key, glob: edited, old mtime", edit(below("native/a.rs", "dep"), "1", "2", old_mtime=True), setup=_RUST),
+    Case("key, glob: mode", chmod(below("native/a.rs", "dep")), setup=_RUST),
+    Case("key, glob: edited deep down", write(below("native/deep/b.rs", "dep"), "2"), setup=_RUST),
+    Case("key, glob: added", write(below("native/c.rs", "dep"), ""), setup=_RUST),
+    Case("key, glob: added in a new folder", write(below("native/new/er/c.rs", "dep"), ""), setup=_RUST),
+    Case("key, glob: the newest removed", remove(below("native/deep/b.rs", "dep")), setup=_RUST),
+    Case("key, glob: an older one removed", remove(below("native/a.rs", "dep")), SPARE, setup=_RUST),
+    Case("key, glob: renamed", move(below("native/a.rs", "dep"), below("native/z.rs", "dep")), setup=_RUST),
+    Case("key, glob: its folder removed", remove(below("native", "dep")), setup=_RUST),
+    Case(
+        "key, glob: appears with its folder",
+        write(below("other/a.rs", "dep"), ""),
+        setup=globbed("native/*.rs", "other/*.rs"),
+    ),
+    Case("key, glob: another file edited", write(below("native/a.txt", "dep"), "2"), SAME, setup=_RUST),
+    Case("key, glob: another file added", write(below("native/deep/b.txt", "dep"), "2"), SAME, setup=_RUST),
+    Case("key, glob: elsewhere", write(below("native.rs", "dep"), "2"), SAME, setup=_RUST),
+    Case("key, glob: any depth", write(below("native/deep/b.rs", "dep"), "2"), setup=globbed("*.rs")),
+    Case("key, glob: braces", write(below("native/a.txt", "dep"), "2"), setup=globbed("native/*.{rs,txt}")),
+    Case(
+        "key, glob: braces, another", write(below("native/a.c", "dep"), "2"), SAME, setup=globbed("native/*.{rs,txt}")
+    ),
+    Case("key, glob: a class", write(below("native/a.rs", "dep"), "2"), setup=globbed("native/[ab].rs")),
+    Case("key, glob: a class, another", write(below("native/c.rs", "dep"), "2"), SAME, setup=globbed("native/[ab].rs")),
+    Case("key, glob: a class negated", write(below("native/c.rs", "dep"), "2"), setup=globbed("native/[!ab].rs")),
+    Case("key, glob: not in it", write(below("native/a.rs", "dep"), "2"), SPARE, setup=globbed("native/[!ab].rs")),
+    Case("key, glob: one character", write(below("native/c.rs", "dep"), ""), setup=globbed("native/?.rs")),
+    Case("key, glob: everything", write(below("native/x/y", "dep"), ""), setup=globbed("native/**")),
+    Case("key, glob: outside", write(below("h/y.h", "outer"), ""), setup=globbed("../h/*.h")),
+)
+
 WORKSPACE = (
     Case("root: a member's source dropped", edit(pyproject, "one = { workspace = true }\n", "")),
     Case("member: dependency added", edit(_SINGLE, '"alpha"', '"alpha", "gamma"')),
@@ -747,6 +789,7 @@ WORKSPACE = (
         SAME,
         setup=both(commit("a"), keyed("{ git = true }")),
     ),
+    *GLOBS,
     Case("--all-packages", then=["--all-packages"]),
     Case("--package of a member", then=["--package", "single"]),
     Case("--no-editable", then=["--no-editable"]),
@@ -851,8 +894,240 @@ def test_sync_that_leaves_packages_out_prepares_for_no_run(world: World) -> None
 
 def test_what_a_note_cannot_hold_is_never_fresh(world: World) -> None:
     world.restore("workspace")
-    keyed('"assets/**"')(world)
+    keyed('"/assets/*"')(world)
     assert [world.shim("run", "true") for _ in range(2)] == [True, True]
+
+
+def _snapshot(world: World) -> dict[str, int]:
+    """When each file of the environment and uv.lock changed, without what belongs to the shim."""
+    files = {str(lockfile(world)): lockfile(world).stat().st_ctime_ns}
+    for folder, names, found in os.walk(world.venv):
+        names[:] = [name for name in names if name != ".uv-mutex"]
+        files |= {f"{folder}/{name}": os.lstat(f"{folder}/{name}").st_ctime_ns for name in found}
+    return files
+
+
+def _decides_nothing(world: World, options: Words) -> None:
+    """Whatever these options and the variables say, the note is fresh, and real uv leaves the environment alone."""
+    assert world.fresh("run", options), options
+    before = _snapshot(world)
+    done = world.uv("run", *options, "true")
+    assert done.returncode == 0, (options, done.stderr.decode())
+    assert _snapshot(world) == before, options
+
+
+def test_options_that_decide_nothing(world: World) -> None:
+    world.restore("plain")
+    world.package(world.live / "epsilon", "epsilon")
+    write(below("my.env"), "A = 1")(world)
+    write(below("my.txt"), "gamma")(world)
+    (world.root / "inside").mkdir()
+    assert world.shim("run", "true")
+    for options in (
+        ["--with", "gamma"],
+        ["-w", "beta<1.1"],
+        ["--with-editable", f"{world.live}/epsilon"],
+        ["--with-requirements", "my.txt"],
+        ["--env-file", "my.env"],
+        ["--env-file", "my.env", "--no-env-file"],
+        ["--max-recursion-depth", "7"],
+        ["--directory", "inside"],
+        ["--directory", "..", "--project", "project"],
+        ["--project", "."],
+        ["--cache-dir", f"{world.live}/another-cache"],
+        ["--native-tls"],
+        ["--no-native-tls"],
+        ["--system-certs"],
+        ["--no-system-certs"],
+        ["--allow-insecure-host", "127.0.0.1"],
+        ["--trusted-host", "127.0.0.1"],
+        ["--keyring-provider", "disabled"],
+        ["-q"],
+        ["-v"],
+        ["--color", "always"],
+        ["--no-color"],
+        ["--no-progress"],
+        ["--show-resolution"],
+    ):
+        _decides_nothing(world, options)
+    before = _snapshot(world)  # the control
+    assert not world.fresh("run", ["--extra", "more"])
+    assert world.uv("run", "--extra", "more", "true").returncode == 0
+    assert _snapshot(world) != before
+
+
+def test_variables_that_decide_nothing(world: World) -> None:
+    world.restore("plain")
+    write(below("my.env"), "A = 1")(world)
+    assert world.shim("run", "true")
+    values = {
+        "UV_ENV_FILE": "my.env",
+        "UV_RUN_RLIMIT_NOFILE": "100",
+        "UV_PROJECT": ".",
+        "UV_WORKING_DIR": ".",
+        "UV_WORKING_DIRECTORY": ".",
+        "UV_PROJECT_ENVIRONMENT": ".venv",
+        "UV_CACHE_DIR": f"{world.live}/another-cache",
+        "UV_STACK_SIZE": "4194304",
+        "UV_LOG_CONTEXT": "1",
+        "UV_INSECURE_HOST": "127.0.0.1",
+        "UV_KEYRING_PROVIDER": "disabled",
+        "UV_CREDENTIALS_DIR": f"{world.live}/credentials",
+        "UV_PUBLISH_URL": "http://127.0.0.1:1/",
+        "UV_PUBLISH_CHECK_URL": "http://127.0.0.1:1/",
+        "UV_INIT_BUILD_BACKEND": "hatch",
+        "UV_GITHUB_FAST_PATH_URL": "http://127.0.0.1:1/",
+        "UV_INDEX_PRIVATE_USERNAME": "me",
+        "UV_INDEX_PRIVATE_PASSWORD": "secret",
+    }
+    for name in sorted({*request_key._IGNORED_VARIABLES, *values}):
+        world.env[name] = values.get(name, "1")
+        _decides_nothing(world, [])
+        del world.env[name]
+    world.env["UV_DEFAULT_INDEX"] = world.index.url.replace("://", "://me:secret@")
+    _decides_nothing(world, [])
+    world.env["UV_RESOLUTION"] = "lowest"  # the control
+    before = _snapshot(world)
+    assert not world.fresh("run", [])
+    assert world.uv("run", "true").returncode == 0
+    assert _snapshot(world) != before
+
+
+_PATTERNS = ("native/*.rs", "*.rs", "{native,h}/*.rs", "native/[!x].rs")
+
+
+@pytest.mark.parametrize("uv_version", ["0.5.31", "0.7.8", "0.9.30", "newest"])
+@pytest.mark.parametrize("pattern", _PATTERNS)
+def test_globs_by_each_uv(pattern: str, uv_version: str, world: World) -> None:
+    """uv's rules for globs changed. In each version a note sees at least what uv sees."""
+    world.restore("workspace")
+    world.env["PATH"] = world.env["PATH"].replace(str(uv("newest").parent), str(uv(uv_version).parent))
+    shutil.rmtree(world.venv)
+    lockfile(world).unlink()
+    globbed(pattern)(world)
+    uv_saw = 0
+    assert world.shim("sync")
+    for change in (
+        write(below("native/a.rs", "dep"), "2"),
+        write(below("native/deep/b.rs", "dep"), "2"),
+        write(below("native/new/c.rs", "dep"), "2"),
+        remove(below("native/new/c.rs", "dep")),
+        write(below("native/a.txt", "dep"), "2"),
+        write(below("top.rs", "dep"), "2"),
+    ):
+        assert world.fresh("sync", [])
+        change(world)
+        fresh = world.fresh("sync", [])
+        before = world.info("dep").stat().st_ctime_ns
+        uv_command("sync")(world)
+        acted = world.info("dep").stat().st_ctime_ns != before
+        assert not (fresh and acted)
+        uv_saw += acted
+        world.shim("sync")
+    assert uv_saw
+
+
+# ---------------------------------------------------------------------------------------------- work each time
+
+
+def _builds(world: World) -> list[str]:
+    """For each build of the project since the last look, whether the lock was held."""
+    journal = world.live / "builds"
+    found = journal.read_text().split() if journal.exists() else []
+    journal.write_text("")
+    return found
+
+
+@pytest.mark.parametrize("uv_version", VERSIONS)
+def test_configured_reinstall_is_done_once_under_the_lock(uv_version: str, world: World) -> None:
+    """And the control: bare uv does it as often, without a lock."""
+    world.restore("packaged")
+    world.env["PATH"] = world.env["PATH"].replace(str(uv("newest").parent), str(uv(uv_version).parent))
+    extra = f"open({str(world.live / 'builds')!r}, 'a').write('held ' if 'UV_MUTEX_HELD' in os.environ else 'free ')"
+    (world.root / "backend.py").write_text(slow_backend(0, extra))
+    write(pyproject, pyproject(world).read_text() + '[tool.uv]\nreinstall-package = ["demo"]\n')(world)
+    world.uv("sync")
+    _builds(world)
+    for words in (("run", "true"), ("sync",)):
+        assert world.uv(*words).returncode == 0
+        assert _builds(world) == ["free"]
+        for _ in range(2):
+            assert world.shim(*words)
+            assert _builds(world) == ["held"]
+    # What the call itself cancels is not done.
+    assert world.shim("run", "--no-reinstall", "true")
+    assert _builds(world) == []
+    assert world.shim("run", "--no-reinstall", "true") is False
+
+
+# ---------------------------------------------------------------------------------------------- where notes lie
+
+
+def test_environment_that_cannot_be_written(world: World) -> None:
+    """A file stands where the folder of the notes would: root could write to a folder of any mode."""
+    world.restore("plain")
+    shutil.rmtree(world.venv / ".uv-mutex")
+    (world.venv / ".uv-mutex").touch()
+    assert [world.shim("run", "true") for _ in range(3)] == [True, False, False]
+    (note,) = (world.root / ".uv-mutex").glob("note.*")
+    note.unlink()
+    assert world.shim("run", "true")  # the control: without the note it prepares again
+
+
+def test_home_is_not_set(world: World) -> None:
+    world.restore("plain")
+    del world.env["HOME"]
+    assert [world.shim("run", "true") for _ in range(2)] == [True, False]
+
+
+def test_a_note_for_each_kind_of_call_alone(world: World) -> None:
+    world.restore("plain")
+    shutil.rmtree(world.venv / ".uv-mutex")
+    prepared = []
+    for number in range(5):
+        write(below(f"{number}.env"), "A = 1")(world)
+        prepared.append(world.shim("run", "--env-file", f"{number}.env", "--with", "gamma", "true"))
+    assert prepared == [True] + [False] * 4
+    assert len(list((world.venv / ".uv-mutex").glob("note.*"))) == 1
+
+
+def test_nothing_secret_is_written_down(world: World) -> None:
+    """No value of a variable, no password and no URL stands in a file of ours, nor is a note wider than it must be."""
+    world.restore("workspace")
+    keyed('{ env = "MY_KEY" }')(world)
+    (world.venv / ".uv-mutex").mkdir(exist_ok=True)
+    write(below(".venv/.uv-mutex/0badcafe"), "('UV_INDEX_URL', 's3cret-old')")(world)
+    secret = world.index.url.replace("://", "://s3cret-user:s3cret-password@")
+    world.env |= {
+        "UV_INDEX_PRIVATE_USERNAME": "s3cret-1",
+        "UV_INDEX_PRIVATE_PASSWORD": "s3cret-2",
+        "UV_DEFAULT_INDEX": secret,
+        "UV_PUBLISH_TOKEN": "s3cret-3",
+        "UV_NEVER_HEARD_OF": "s3cret-4",
+        "MY_KEY": "s3cret-5",
+    }
+    calls: list[Words] = [
+        ("sync",),
+        ("run", "true"),
+        ("run", "--index", f"private={secret}", "true"),
+        ("run", "--extra-index-url", secret, "true"),
+        ("run", "-C", "token=s3cret-6", "true"),
+        ("run", "true"),
+        ("add", "--frozen", "gamma"),
+    ]
+    for words in calls:
+        world.shim(*words)
+    folders = [world.root / ".uv-mutex", world.venv / ".uv-mutex", world.home / ".cache" / "uv-mutex"]
+    ours = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    notes = [path for path in ours if path.name.startswith("note.")]
+    assert len(notes) >= 4
+    for path in ours:
+        text = path.read_bytes()
+        assert b"s3cret" not in text, path
+        assert world.index.url.encode() not in text, path
+    assert not (world.venv / ".uv-mutex" / "0badcafe").exists()
+    assert any(b"MY_KEY" in path.read_bytes() for path in notes)  # the control: what is no secret is found
+    assert {path.stat().st_mode & 0o777 for path in notes} == {0o600}
 
 
 # ---------------------------------------------------------------------------------------------- changes meanwhile

@@ -34,7 +34,12 @@ def _parallel(lines: list[str], folder: Path) -> list[str]:
     return ["sh", "-c", f"{need.executable('parallel')} -j 0 --halt now,fail=1 <jobs"]
 
 
-@pytest.mark.parametrize("start", [_make, _xargs, _parallel])
+@pytest.mark.parametrize(
+    ("start", "shim"),
+    [(_make, "native"), (_xargs, "native"), (_xargs, "python"), (_parallel, "native")],
+    indirect=["shim"],
+)
+@pytest.mark.usefixtures("shim")
 def test_a_herd(
     start: Callable[[list[str], Path], list[str]],
     project_factory: Callable[..., Project],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_calls_at_once_lose_none(lock: LockFile) -> None:
         "for number in range(60):\n"
         "    history.append(LockFile(sys.argv[2]), sys.argv[3], 1, waited=0, held=0, prepared=False, status=0)\n"
     )
-    words = [sys.executable, "-c", code, lock.path, os.path.dirname(lock.folder)]
+    words = [sys.executable, "-c", code, lock.path, lock.above]
     writers = [subprocess.Popen([*words, f"uv {number}"]) for number in range(6)]
     assert [writer.wait() for writer in writers] == [0] * 6
     commands = [call.command for call in history.read(lock)]

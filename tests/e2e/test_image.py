@@ -17,6 +17,8 @@ from support.debian import DOCKER_PATH, machine
 from support.uvs import uv
 from support.wheels import make_wheel
 
+from uv_mutex.setup import launcher
+
 pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _ROOT = Path(__file__).parents[2]
@@ -152,17 +154,18 @@ def test_an_image(storage: Storage, tmp_path: Path) -> None:
         ]
         storage.run("copy", "--quiet", container, tmp_path / "wheels", "/wheels")
         storage.run("copy", "--quiet", container, tmp_path / "pyproject.toml", "/pyproject.toml")
+        assert launcher.describe(f"{root}/opt/uv-mutex/bin/uv")[0] == "native"
         check(storage, container, "0.7.8")
 
 
 def test_a_python_that_uv_manages(storage: Storage) -> None:
     """With the uv that the base image has, since no version is asked for."""
-    done = storage.build("managed", "made-managed", USER_ID="1234")
+    done = storage.build("managed", "made-managed", USER_ID="1234", LAUNCHER="python")
     assert done.returncode == 0, done.stdout + done.stderr
     with storage.container("made-managed") as container:
         root = Path(storage.run("mount", container).stdout.strip())
-        first = (root / "opt/uv-mutex/bin/uv").read_text().partition("\n")[0]
-        assert first.startswith("#!/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11 ")
+        python = "/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11"
+        assert launcher.interpreter_of(root / "opt/uv-mutex") == python
         (root / "work/pyproject.toml").write_text(_TOML)
         done = storage.exec(container, "sh", "-c", "id -u; UV_MUTEX_LOG=log uv sync --offline -q && cat log")
         assert done.stdout.startswith("1234\n")
@@ -194,6 +197,6 @@ def test_a_build_that_stops_says_what_to_do(base: str, change: str, message: str
     container = storage.run("from", f"localhost/{base}").stdout.strip()
     storage.run("run", "--isolation", "chroot", "--user", "0", container, "--", "sh", "-c", change)
     storage.run("commit", "--quiet", "--rm", container, "localhost/changed")
-    done = storage.build("changed", "not-made", UV_VERSION="0.7.8")
+    done = storage.build("changed", "not-made", UV_VERSION="0.7.8", LAUNCHER="python")
     assert done.returncode
     assert f"uv-mutex: {message}\n" in done.stderr

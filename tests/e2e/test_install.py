@@ -28,6 +28,7 @@ from support.wheels import make_wheel, slow_backend
 
 from uv_mutex.errors import MutexError
 from uv_mutex.setup import install as installing
+from uv_mutex.setup import launcher
 
 _ROOT = Path(__file__).parents[2]
 _LIBRARIES = str(Path(filelock.__file__).parents[1])
@@ -91,7 +92,7 @@ def check(project: Project, shim: Shim) -> None:
         assert b"uv-mutex" not in done.stderr
     assert [line["command"] for line in read_log(log)] == ["uv run true", "uv sync"]
     shutil.rmtree(project.root / ".uv-mutex")
-    done = run(project, ["uv", "sync"], {**env, "UV_MUTEX_BACKEND": "lease"})  # needs filelock
+    done = run(project, ["uv", "sync"], {**env, "UV_MUTEX_BACKEND": "lease"})
     assert done.returncode == 0, done.stderr.decode()
     shutil.rmtree(project.root / ".uv-mutex")
 
@@ -222,9 +223,10 @@ def test_an_interpreter_in_a_folder_with_a_space(project: Project, prefix: Path)
         python = Path(folder, "python3")
         python.symlink_to(project.python)
         shim = install(prefix, python=str(python))
-        assert shim.uv.read_text().startswith('#!/usr/bin/env -S "')
+        assert (shim.bin / "uv-mutex").read_text().startswith('#!/usr/bin/env -S "')
+        assert launcher.interpreter_of(prefix) == str(python)
         check(project, shim)
-    assert subprocess.run([shim.uv, "--version"], capture_output=True, check=False).returncode
+    assert subprocess.run([shim.uv, "sync"], capture_output=True, check=False).returncode
 
 
 def test_an_interpreter_with_a_long_path(project: Project, prefix: Path, tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_an_interpreter_with_a_long_path(project: Project, prefix: Path, tmp_pat
     python.parent.mkdir()
     python.symlink_to(project.python)
     shim = install(prefix, python=str(python))
-    assert shim.uv.read_text().startswith(f"#!{project.python} ")
+    assert (shim.bin / "uv-mutex").read_text().startswith(f"#!{project.python} ")
     check(project, shim)
 
 
@@ -289,7 +291,8 @@ def test_upgrades_under_load(project: Project, prefix: Path, other_sources: Path
     env = project.env("newest", shimmed=False)
     env["PATH"] = f"{shim.bin}:{env['PATH']}"
     assert run(project, ["uv", "sync"], env).returncode == 0
-    doors = {shim.uv.read_bytes()}
+    pointer = prefix / launcher.POINTER
+    versions = {pointer.read_bytes()}
     over = threading.Event()
     trouble: list[object] = []
 
@@ -298,7 +301,7 @@ def test_upgrades_under_load(project: Project, prefix: Path, other_sources: Path
             for sources in (other_sources, _ROOT):
                 done = install_(prefix, sources=sources)
                 trouble.extend([done.stderr] if done.returncode else [])
-                doors.add(shim.uv.read_bytes())
+                versions.add(pointer.read_bytes())
 
     upgrading = threading.Thread(target=upgrade)
     upgrading.start()
@@ -309,7 +312,7 @@ def test_upgrades_under_load(project: Project, prefix: Path, other_sources: Path
         over.set()
         upgrading.join()
     assert not trouble
-    assert len(doors) == 2
+    assert len(versions) == 2
     assert not failures(outcomes), explain(outcomes)
     assert {outcome.stderr for outcome in outcomes} == {b""}
 

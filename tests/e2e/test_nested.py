@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import need
 from support.herd import read_log
 from support.index import LocalIndex
 from support.project import Project, run
@@ -29,7 +30,7 @@ if "NESTED" not in os.environ:
     env = {**os.environ, "NESTED": "1", "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"] + "-nested", "UV_LOCK_TIMEOUT": "1"}
     if os.environ.get("UNMARKED"):
         env.pop("UV_MUTEX_HELD", None)
-    words = os.environ["CALL"].split()
+    words = [*os.environ.get("NAMESPACE", "").split(), *os.environ["CALL"].split()]
     call = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     with open("../nested", "a") as file:
         json.dump({"status": call.returncode, "stderr": call.stderr.decode(), "mark": env.get("UV_MUTEX_HELD")}, file)
@@ -106,26 +107,78 @@ def test_a_backend_calls_uv(make_project: Callable[..., Project], uv_version: st
     assert "uv-mutex" not in call["stderr"]
     assert call["mark"]
     assert _is_free(project)
-    assert {line["command"] for line in read_log(log)} == {outer}, "the nested call goes straight through"
+    lines = read_log(log)
+    assert {line["command"] for line in lines} == {outer, inner}
+    assert max(line["waited"] for line in lines) < 1, "the nested call does not wait for the call above it"
     assert ('"alpha' in project.pyproject.read_text()) == (inner == "uv add alpha")
 
 
-@two_versions
-@pytest.mark.parametrize("inner", ["uv sync", "uv run true", "uv add alpha"])
-def test_without_the_mark_it_would_wait_for_itself(
-    make_project: Callable[..., Project], uv_version: str, inner: str
+#: A PID namespace of its own, with a /proc that shows it, and with the /proc of the one around it.
+_NAMESPACES = ("unshare --pid --fork --mount-proc", "unshare --pid --fork")
+
+
+@pytest.mark.parametrize("namespace", _NAMESPACES)
+@pytest.mark.parametrize("inner", ["uv sync", "uv add alpha"])
+def test_a_backend_calls_uv_in_another_pid_namespace(
+    make_project: Callable[..., Project], namespace: str, inner: str
 ) -> None:
-    """The control: bare uv survives these very calls, and the shim does not unless it is told."""
-    bare = make_project("bare", _NESTED)
-    done = run(bare, ["uv", "sync"], bare.env(uv_version, shimmed=False, CALL=inner), timeout=100)
-    assert (done.returncode, _nested(bare)[0]["status"]) == (0, 0)
+    """/proc does not show who is above; the mark does."""
+    need.root()
     project = make_project("site", _NESTED)
-    env = project.env(uv_version, CALL=inner, UNMARKED="1", UV_MUTEX_TIMEOUT="1")
+    env = project.env("newest", CALL=inner, NAMESPACE=namespace, UV_MUTEX_TIMEOUT="20")
+    done = run(project, ["uv", "sync"], env, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+    call = _nested(project)[0]
+    assert call["status"] == 0, call["stderr"]
+
+
+@pytest.mark.parametrize("namespace", _NAMESPACES)
+def test_control_neither_mark_nor_proc(make_project: Callable[..., Project], namespace: str) -> None:
+    """Where nothing tells who is above, the nested call waits for its own ancestor, until its time is over."""
+    need.root()
+    project = make_project("site", _NESTED)
+    env = project.env("newest", CALL="uv sync", NAMESPACE=namespace, UNMARKED="1", UV_MUTEX_TIMEOUT="1")
     done = run(project, ["uv", "sync"], env, timeout=100)
     assert done.returncode == 0, done.stderr.decode()
     call = _nested(project)[0]
     assert call["status"] == 75
     assert call["stderr"].startswith("uv-mutex: gave up after 1 s (UV_MUTEX_TIMEOUT) waiting for uv sync (pid ")
+
+
+@two_versions
+@pytest.mark.parametrize("inner", ["uv sync", "uv run true", "uv add alpha"])
+def test_a_backend_cleans_the_environment(make_project: Callable[..., Project], uv_version: str, inner: str) -> None:
+    """Its ancestors are known without the mark, too. The control: bare uv survives these very calls."""
+    for folder, shimmed in (("bare", False), ("site", True)):
+        project = make_project(folder, _NESTED)
+        env = project.env(uv_version, shimmed, CALL=inner, UNMARKED="1", UV_MUTEX_TIMEOUT="20")
+        done = run(project, ["uv", "sync"], env, timeout=100)
+        assert done.returncode == 0, done.stderr.decode()
+        call = _nested(project)[0]
+        assert (call["status"], call["mark"]) == (0, None), call["stderr"]
+        assert "uv-mutex" not in call["stderr"]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_below_the_folder_of_an_environment(make_project: Callable[..., Project], marked: bool) -> None:
+    """Nothing can be written beside that environment, so its folder is locked, and the mark alone tells who holds it.
+
+    The control: without the mark the calls below wait for the one above, until their time is over.
+    """
+    need.root()
+    project = make_project("site")
+    environment = _beside(project, "system") / "env"
+    env = project.env("newest", UV_PROJECT_ENVIRONMENT=str(environment), UV_MUTEX_TIMEOUT="20" if marked else "1")
+    assert run(project, ["uv", "venv", str(environment)], env).returncode == 0
+    environment.parent.chmod(0o555)
+    script = "uv sync --frozen & uv sync --frozen & uv sync --frozen; status=$?; wait; exit $status"
+    unset = [] if marked else ["env", "-u", "UV_MUTEX_HELD"]
+    unprivileged = [need.executable("setpriv"), "--bounding-set=-all", "--inh-caps=-all"]
+    assert run(project, ["uv", "lock"], env).returncode == 0
+    words = [*unprivileged, "uv-mutex", "exec", "--", *unset, "sh", "-c", script]
+    done = run(project, words, env, timeout=60)
+    assert done.returncode == (0 if marked else 75), done.stderr.decode()
+    assert (environment / ".uv-mutex/lock.1").exists() == marked
 
 
 @two_versions

@@ -265,3 +265,35 @@ def test_the_lock_of_an_environment_stays_where_it_is(env: Callable[..., dict[st
         locks = {name for name in found(base, "*.lock") if ".uv-mutex" in name}
         assert locks == {"new/folder/.uv-mutex/one.lock"}
     assert not (base / "plain/.uv-mutex").exists()
+
+
+#: What Python's tomllib can't read, and uv since 0.9.30 can: line breaks in inline tables (TOML 1.1).
+_TOML_1_1 = {
+    "root": ("[tool.uv]\nworkspace = {\n members = ['p/*'],\n}\n", ""),
+    "member": ("[tool.uv.workspace]\nmembers = ['p/*']\n", "[tool]\nx = {\n y = 1,\n}\n"),
+    "no member": ("[tool.uv]\nworkspace = {\n members = ['q/*'],\n}\n", ""),
+    "both": ("[tool.uv]\nworkspace = {\n members = ['p/*'],\n}\n", "[tool]\nx = {\n y = 1,\n}\n"),
+    "no workspace": ("[tool]\nx = {\n y = 1,\n}\n", ""),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(_TOML_1_1))
+@pytest.mark.parametrize("uv_version", ["0.7.8", "0.9.30", "newest"])
+def test_toml_that_python_cannot_read(
+    uv_version: str, kind: str, env: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    outcomes = {}
+    for shimmed in (True, False):
+        base = tmp_path / f"base {shimmed}"
+        for folder, text in zip(("w", "w/p/m"), _TOML_1_1[kind], strict=True):
+            (base / folder).mkdir(parents=True)
+            (base / folder / "pyproject.toml").write_text(
+                f'[project]\nname = "n{len(folder)}"\nversion = "1"\nrequires-python = ">=3.10"\n{text}'
+            )
+        done = call(Scenario("w/p/m"), base, env(uv_version, shimmed=shimmed))
+        outcomes[shimmed] = (done.returncode, {Path(name).parent for name in found(base, "uv.lock")})
+        if shimmed and done.returncode == 0:
+            assert {Path(name).parents[1] for name in found(base, "lock")} == outcomes[shimmed][1]
+            assert call(Scenario("w/p/m", "run true"), base, env(uv_version)).returncode == 0
+    assert outcomes[True] == outcomes[False]
+    assert uv_version == "0.7.8" or outcomes[False][0] == 0

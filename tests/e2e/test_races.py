@@ -18,7 +18,8 @@ import pytest
 from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.project import Project, run
-from support.uvs import all_versions, pinned_and_newest
+from support.shim import LAUNCHERS
+from support.uvs import VERSIONS, pinned_and_newest
 from support.wheels import make_sdist, make_wheel, project_table, slow_backend
 
 # They keep every core busy, and a control needs calls that really run at the same time.
@@ -125,6 +126,8 @@ def shelf(index: LocalIndex) -> list[str]:
     return names
 
 
+@pytest.mark.parametrize("shim", LAUNCHERS, indirect=True)
+@pytest.mark.usefixtures("shim")
 def test_twenty_adds_keep_all(shelf: list[str], project_factory: Factory) -> None:
     project = project_factory()
     env = project.env("newest")
@@ -235,7 +238,12 @@ def test_control_a_build_longer_than_uv_waits(uv_version: str, index: LocalIndex
 # --- every version
 
 
-@all_versions
+@pytest.mark.parametrize(
+    ("uv_version", "shim"),
+    [*((version, "native") for version in VERSIONS), ("0.7.8", "python")],
+    indirect=["shim"],
+)
+@pytest.mark.usefixtures("shim")
 def test_runs_and_syncs_side_by_side(
     uv_version: str, index: LocalIndex, project_factory: Factory, tmp_path: Path
 ) -> None:

@@ -85,7 +85,8 @@ def test_a_project_that_was_never_locked(project: Project) -> None:
         ],
         "calls": [],
     }
-    expected = f"project  {project.root}\nlock     {lock}\n         free\nno guarded call yet\n"
+    nothing = "no call yet that waited, prepared or changed something"
+    expected = f"project  {project.root}\nlock     {lock}\n         free\n{nothing}\n"
     assert text(project) == expected
     assert text(project, str(project.root), cwd=project.root.parent) == expected
     assert sorted(project.root.rglob("*")) == before, "looking made something"
@@ -120,14 +121,15 @@ def test_held_waited_for_and_free_again(project: Project) -> None:
 
 def test_the_last_calls(project: Project) -> None:
     for number in range(8):
-        assert run(project, ["uv", "run", "true"], project.env("newest")).returncode == 0, number
+        reinstall = [] if number == 7 else ["--refresh"]
+        assert run(project, ["uv", "run", *reinstall, "true"], project.env("newest")).returncode == 0, number
     with holding(project, 1):
         time.sleep(0.5)
     run(project, ["uv", "add", "nothing-of-this-name"], project.env("newest", UV_OFFLINE="1"))
     calls = seen(project)["calls"]
     assert [call["command"] for call in calls] == [*["uv run"] * 7, "uv-mutex exec cat", "uv sync", "uv add"]
     assert [call["exit"] for call in calls] == [*[None] * 7, 0, 0, 1]
-    assert [call["prepared"] for call in calls] == [False] * 8 + [True, False]
+    assert [call["prepared"] for call in calls] == [*[True] * 7, False, True, False]
     assert calls[-3]["held"] > 0.5
     assert calls[-2]["waited"] > 0.5
     assert all(call["waited"] < 0.3 for call in calls[:-2])
@@ -145,6 +147,22 @@ def test_the_last_calls(project: Project) -> None:
         "uv",
         "add",
     ]
+
+
+def test_a_fresh_call_is_none_of_them_unless_it_waited(project: Project) -> None:
+    env = project.env("newest")
+    for words in (["sync"], ["sync"], ["run", "true"], ["sync"], ["run", "true"]):
+        assert run(project, ["uv", *words], env).returncode == 0
+    assert [call["command"] for call in seen(project)["calls"]] == ["uv sync"]
+    with (project.root / ".uv-mutex/lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with subprocess.Popen(["uv", "run", "true"], env=env, cwd=project.root) as waiter:
+            time.sleep(1)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert waiter.wait() == 0
+    last = seen(project)["calls"][-1]
+    assert (last["command"], last["prepared"], last["exit"]) == ("uv run", False, None)
+    assert last["waited"] > 0.3
 
 
 def test_gave_up_waiting(project: Project) -> None:

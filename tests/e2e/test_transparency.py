@@ -19,13 +19,20 @@ import pytest
 from support import launcher, need
 from support.herd import read_log
 from support.index import LocalIndex
+from support.native import SANITIZERS, StubPrefix, compile_launcher
 from support.project import Project
 from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import make_wheel
 
+from uv_mutex.shim import child, main
+
 _TWO = ("0.7.8", "newest")
 two_versions = pytest.mark.parametrize("uv_version", _TWO)
+#: Two versions, and both launchers.
+versions_and_launchers = pytest.mark.parametrize(
+    ("uv_version", "shim"), [("0.7.8", "native"), ("newest", "native"), ("newest", "python")], indirect=["shim"]
+)
 
 _PYTHON = os.path.realpath(sys.executable)
 _TABLES = """
@@ -53,7 +60,8 @@ class Case:
     variables: Sequence[str | bytes] = ()
     without: Sequence[str] = ()
     #: Whether the shim prepares for it. If so, it is tried both preparing and fresh.
-    guarded: bool = True
+    #: None for --isolated: a uv before 0.8.7 writes uv.lock with it, and each such call is prepared.
+    guarded: bool | None = True
 
     def __str__(self) -> str:
         return f"{self.words!r:.200} {self.changes or self.variables or self.without!r:.200}"
@@ -95,13 +103,13 @@ _WORDS: list[Case] = [
     Case(["run", "--active", "--no-active", "--inexact", "probe.py"], variables=["VIRTUAL_ENV=other"]),
     Case(["run", "--active", "probe.py"], variables=["VIRTUAL_ENV=other"]),
     Case(["run", "--no-sync", "probe.py"], guarded=False),
-    Case(["run", "--isolated", "probe.py"], guarded=False),
+    Case(["run", "--isolated", "probe.py"], guarded=None),
     Case(["run", "--no-project", "probe.py"], guarded=False),
-    Case(["run", "metadata.py"], guarded=False),
+    Case(["run", "metadata.py"]),
     Case(["run", "folder", "x"]),
     Case(["run", "-", "a"], {"stdin": launcher.PROBE.encode()}),
     Case(["run", "-", "a"], {"stdin": launcher.PROBE.encode(), "pipe": True}),
-    Case(["run", "-", "a"], {"stdin": (_METADATA + launcher.PROBE).encode()}, guarded=False),
+    Case(["run", "-", "a"], {"stdin": (_METADATA + launcher.PROBE).encode()}),
     Case(["run", "probe.py", "", "a b", "two\nlines", "\n", "", "*", "$HOME", "'\"\\", "--"]),
     Case(["run", "python", "probe.py", b"\xff\xfe", "é", "日本", b"=\x80", "x" * 100_000]),
     Case(["run", "--directory", b"\xff", "python", "../probe.py", b"\xff"], variables=["LC_ALL=C"]),
@@ -177,8 +185,6 @@ _CIRCUMSTANCES: list[Case] = [
         for changes in (
             {},
             {"ignored": [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]},
-            # uv itself (Rust's start-up code) sets SIGPIPE, to "ignore" for itself and to the default for its child,
-            # so that it doesn't matter that the shim can't know what it was. SIGXFSZ is a known limit.
             {"ignored": [signal.SIGPIPE]},
             {"blocked": [signal.SIGUSR1, signal.SIGINT]},
             {"umask": 0o007},
@@ -342,7 +348,8 @@ def _compare(ground: Ground, cases: Sequence[Case]) -> list[str]:
             different += [f"{case} {kind}: {line}" for line in what]
         if "UV_MUTEX_LOG" not in case.without:
             prepared = [line["prepared"] for line in read_log(ground.scratch / f"log-{number}")]
-            if prepared != ([True, False] if case.guarded else []):
+            each_time = case.guarded is None and ground.uv_version == "0.7.8"
+            if prepared != ([True, not case.guarded] if case.guarded or each_time else []):
                 different.append(f"{case}: prepared {prepared}")
     return different
 
@@ -429,22 +436,58 @@ def _none(different: Iterable[str]) -> None:
     assert not found, "\n".join([f"{len(found)} differences", *found])
 
 
-@two_versions
+@versions_and_launchers
 def test_command_lines(ground: Ground) -> None:
     _none(_compare(ground, _WORDS))
 
 
-@two_versions
+@versions_and_launchers
 def test_environments(ground: Ground) -> None:
     _none(_compare(ground, _ENVIRONMENTS))
 
 
-@two_versions
+@versions_and_launchers
 def test_circumstances(ground: Ground) -> None:
     _none(_compare(ground, _CIRCUMSTANCES))
 
 
-@two_versions
+@pytest.mark.parametrize(
+    ("uv_version", "shim", "known"),
+    [("0.7.8", "native", True), ("newest", "native", True), ("newest", "python", False)],
+    indirect=["shim"],
+)
+def test_what_python_ignores(ground: Ground, known: bool) -> None:
+    """Python ignores these signals from its start. What the caller did, the native launcher alone knows.
+
+    (SIGPIPE would show nothing: uv, as each program in Rust, ignores it itself and gives its child the default.)
+    """
+    case = Case(_SHELL_WORDS, {"ignored": [signal.SIGPIPE, signal.SIGXFSZ]})
+    different = _compare(ground, [case])
+    assert len(different) == (0 if known else 2), "\n".join(different)
+
+
+def test_launchers_decide_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the native launcher leaves to Python is what Python's own launcher looks at, for each call of this file."""
+    compile_launcher(tmp_path / "uv", *SANITIZERS)
+    stub = StubPrefix(tmp_path, tmp_path / "uv")
+    calls = [case.words for case in (*_WORDS, *_ENVIRONMENTS, *_CIRCUMSTANCES, *_COLD, *_SMALL)]
+    calls += [words for _, words in _SPOKEN]
+    looked_at: list[Sequence[str]] = []
+    monkeypatch.setenv("UV_MUTEX_UV", str(uv("newest")))
+    monkeypatch.setattr(main, "_guard", lambda _uv, words: looked_at.append(words))
+    monkeypatch.setattr(child, "exec_uv", lambda _uv, _words: None)
+    decided: list[bool] = []
+    for words in calls:
+        texts = [os.fsdecode(word) for word in words]
+        main.main(texts)
+        assert stub.decide(texts) == (looked_at[-1:] == [texts]), words
+        decided.append(looked_at[-1:] == [texts])
+        looked_at.clear()
+    assert {True, False} == set(decided)
+    assert all(stub.decide(case.words) for case in (*_WORDS, *_COLD) if case.guarded)
+
+
+@versions_and_launchers
 def test_without_an_environment(ground: Ground) -> None:
     launches = []
     for case in _COLD:

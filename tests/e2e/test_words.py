@@ -16,7 +16,6 @@ from support.terminal import Terminal
 from support.uvs import uv
 
 from uv_mutex import cli
-from uv_mutex.commands.completion import commands, options
 
 MANUAL = Path(__file__).parents[2] / "hooks/uv-mutex.1"
 SHELLS = ("bash", "zsh", "fish")
@@ -62,18 +61,16 @@ def test_the_manual_page_says_everything(reader: list[str]) -> None:
     text = page(reader)
     parser = cli.parser()
     described = text.partition("The commands are:")[2].partition("ENVIRONMENT")[0]
-    for name, (command, _) in commands(parser).items():
+    for name, (command, _) in parser.commands.items():
         (entry,) = re.findall(rf"^     {name}\b.*?(?=^     \S|\Z)", described, re.MULTILINE | re.DOTALL)
-        for action in options(command):
+        for action in command.options:
             for option in action.option_strings:
                 where = entry if option not in ("-h", "--help") else described
                 assert re.search(rf"(?<![\w-]){option}\b", where), f"{name} {option}"
-    for action in options(parser):
+    for action in parser.options:
         assert action.option_strings[-1] in text
     # Nothing that isn't there.
-    known = {
-        name for each, _ in commands(parser).values() for action in options(each) for name in action.option_strings
-    }
+    known = {name for each, _ in parser.commands.values() for action in each.options for name in action.option_strings}
     known |= {"--version", "--python"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
     readme = (MANUAL.parents[1] / "README.md").read_text()
@@ -82,14 +79,14 @@ def test_the_manual_page_says_everything(reader: list[str]) -> None:
 
 
 def test_help_says_what_each_command_does(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, (command, about) in commands(cli.parser()).items():
+    for name, (command, about) in cli.parser().commands.items():
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])
         assert ended.value.code == 0
         text = capsys.readouterr().out
         assert f"{about[0].upper()}{about[1:]}." in text
         assert all(len(line) <= 100 for line in text.splitlines())
-        assert all(action.help for action in command._actions)
+        assert all(action.help for action in command.arguments)
 
 
 def test_the_prefix_holds_the_page_until_uninstall(tmp_path: Path) -> None:
@@ -181,3 +178,9 @@ def test_uvs_own_completion_goes_through(project: Project, shell: str, uv_versio
     assert done.returncode == 0
     assert (done.stdout, done.stderr) == (bare.stdout, bare.stderr)
     assert len(done.stdout) > 1000
+
+
+def test_output_that_cannot_be_written(project: Project) -> None:
+    done = run(project, ["sh", "-c", "uv-mutex completion bash >/dev/full"], project.env("newest"))
+    expected = b"uv-mutex: cannot go on: No space left on device; mend that, and run this again\n"
+    assert (done.returncode, done.stderr) == (2, expected)

@@ -16,6 +16,7 @@ import packaging
 import pytest
 from support.debian import DOCKER_PATH, SSH_PATH, Machine, booted, machine
 from support.herd import read_log
+from support.native import compile_launcher
 from support.uvs import uv
 
 # The first one makes the Debian that all use.
@@ -294,7 +295,7 @@ def test_it_says_where_the_real_uv_stays_first(debian: Machine) -> None:
     lines = done.stdout.splitlines()
     assert "  ok    login shell (bash -l): the shim, then /usr/local/sbin/uv" in lines
     docker = "  PAST  docker exec (no profile): /usr/local/sbin/uv comes first; put /opt/uv-mutex/bin before its folder"
-    assert f"{docker} there" in lines
+    assert f"{docker} there (ENV PATH=/opt/uv-mutex/bin:$PATH in the image)" in lines
     joes = "  PAST  joe's shells: a profile there may put /home/joe/.local/bin/uv first; run this as joe too"
     assert joes in lines
     assert goes_through(debian, ["sh", "-c"], "root") == "past the shim"
@@ -356,15 +357,19 @@ def test_from_a_folder_of_wheels_alone(debian: Machine, tmp_path: Path) -> None:
             for path in (_ROOT / folder).rglob("*"):
                 if path.is_file() and "__pycache__" not in path.parts:
                     archive.write(path, f"{name}/{path.relative_to(_ROOT / folder)}")
+        compile_launcher(tmp_path / "launcher", "-static")
+        archive.write(tmp_path / "launcher", f"uv_mutex/launchers/uv-{os.uname().machine}")
     debian.copy(wheel, f"{_WHEELS}/{wheel.name}")
     debian.copy(_ROOT / "hooks/worker", f"{_WHEELS}/worker")
     subprocess.run(["rm", "-r", debian.path("/repo")], check=True)
     done = debian.run(["python3", f"{_WHEELS}/worker"])
     assert done.returncode == 0, done.stderr
     assert goes_through(debian, ["sh", "-c"], "root") == "shim"
+    assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
     for command in (f"{_WHEELS}/worker", *debian.path("/opt/uv-mutex/lib").rglob("hooks/worker")):
         inside = str(command).removeprefix(str(debian.root))
         assert debian.run(["python3", inside]).returncode == 0, inside  # the installed one needs no wheels
+        assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
     assert debian.run(["python3", f"{_WHEELS}/worker", "--undo"]).returncode == 0
 
 
@@ -413,14 +418,55 @@ def test_errors_say_what_to_do(debian: Machine) -> None:
         "install python3-venv, or name a folder of wheels with --wheelhouse\n"
     )
     old = "sys.version_info, sys.version = (3, 9, 2), '3.9.2 (main)'"
-    code = f"import runpy, sys; {old}; runpy.run_path(sys.argv[1], run_name='__main__')"
-    done = debian.run(["python3", "-c", code, _WORKER[1]])
+    code = f"import runpy, sys; {old}; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = debian.run(["/usr/bin/python3", "-c", code, _WORKER[1]], env={"PATH": "/nowhere"})
     assert done.returncode == 1
-    assert done.stderr == "uv-mutex: /usr/bin/python3 is Python 3.9.2; start this with Python 3.11 or newer\n"
+    assert done.stderr == (
+        "uv-mutex: /usr/bin/python3 is Python 3.9.2, and there is no 3.11 or newer; get one with "
+        "`uv python install 3.13`, or install your system's python3.11, then run this again\n"
+    )
     debian.copy(_ROOT / "hooks/worker", "/alone")
     done = debian.run(["python3", "/alone"])
     assert (done.returncode, done.stderr) == (
         1,
         "uv-mutex: no wheels beside /alone; name their folder with --wheelhouse\n",
     )
+    assert changed(before, snapshot(debian)) == set()
+
+
+def test_an_old_python_finds_a_newer_one(debian: Machine) -> None:
+    give_uv(debian, "/usr/local/bin", "root")
+    old = "sys.version_info, sys.version = (3, 9, 2), '3.9.2 (main)'"
+    code = f"import runpy, sys; {old}; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = debian.run(["/usr/bin/python3", "-c", code, _WORKER[1], "--wheelhouse", _WHEELS])
+    assert done.returncode == 0, done.stderr
+    assert goes_through(debian, ["sh", "-c"], "root") == "shim"
+
+
+#: The PATH of the official images of Python.
+_PYTHON_IMAGE = "/usr/local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@pytest.mark.parametrize("place", ["/bin", "/usr/local/bin"])
+def test_an_image_with_a_path_of_its_own(place: str, debian: Machine) -> None:
+    """Each way is judged by the PATH that it gets, and the shim is put where it wins there."""
+    give_uv(debian, place, "root")
+    env = {"HOME": "/root", "USER": "root", "PATH": _PYTHON_IMAGE}
+    command = [*_WORKER, "--wheelhouse", _WHEELS]
+    before = snapshot(debian)
+    done = debian.run(command, env=env)
+    if place == "/bin":
+        assert done.returncode == 0, done.stdout
+        assert debian.path("/usr/local/bin/uv").is_symlink()
+        assert goes_through(debian, ["sh", "-c"], "root", _PYTHON_IMAGE) == "shim"
+    else:  # nothing can come before the first folder
+        assert done.returncode == 1
+        way = f"docker exec (no profile, PATH={_PYTHON_IMAGE})"
+        remedy = "put /opt/uv-mutex/bin before its folder there (ENV PATH=/opt/uv-mutex/bin:$PATH in the image)"
+        assert f"  PAST  {way}: /usr/local/bin/uv comes first; {remedy}\n" in done.stdout
+        assert goes_through(debian, ["sh", "-c"], "root", _PYTHON_IMAGE) == "past the shim"
+        env["PATH"] = f"/opt/uv-mutex/bin:{_PYTHON_IMAGE}"
+        assert debian.run(command, env=env).returncode == 0
+        assert goes_through(debian, ["sh", "-c"], "root", env["PATH"]) == "shim"
+    assert worker(debian, "--undo").returncode == 0
     assert changed(before, snapshot(debian)) == set()

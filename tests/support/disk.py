@@ -11,11 +11,12 @@ from support import need
 
 
 @contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """Mount an empty file system of this size. Needs root."""
+def small_disk(folder: Path, kilobytes: int, *, inodes: int = 0) -> Iterator[Path]:
+    """Mount an empty file system of this size, and with so many inodes (0: as many as fit). Needs root."""
     need.root()
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder], check=True)
+    options = f"size={kilobytes}k" + (f",nr_inodes={inodes}" if inodes else "")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
     try:
         yield folder
     finally:

@@ -17,7 +17,7 @@ from typing import Any
 from support import need
 from support.host import Host
 from support.namespaces import Namespaces, NoWire, Wire, kill
-from support.shim import install_shim
+from support.shim import Shim, install_shim
 
 _counter = itertools.count()
 
@@ -62,12 +62,12 @@ class GlusterHost(Namespaces, Host):
         return self.outside(self.path(name))
 
     def shims(self) -> list[int]:
-        """Every shim that runs here, by its process id outside."""
-        door = os.fsencode(f"{self.prefix}/bin/uv")
+        """Every shim and every `uv-mutex exec` that runs here, by its process id outside."""
+        shim = Shim(Path(self.prefix))
         found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                if door in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                if shim.is_called_by(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")):
                     found.append(pid)
         return found
 

@@ -87,6 +87,7 @@ class Host(abc.ABC):
             "UV_PYTHON": os.path.realpath(sys.executable),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": self.log,
+            "UV_MUTEX_LOG_ARGS": "1",
             **extra,
         }
 

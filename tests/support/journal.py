@@ -18,8 +18,9 @@ if parent == 1:
     sys.exit(1)  # its uv is dead already
 with open(f"/proc/{{parent}}/stat") as file:
     shim = file.read().rpartition(")")[2].split()[1]
+namespace = os.stat("/proc/self/ns/pid").st_ino
 def note(what):
-    line = f"{{what}} {{socket.gethostname()}} {{shim}} {{parent}} {{time.time()}}\\n"
+    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{time.time()}}\\n"
     journal = os.open({path}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(journal, line.encode())
     os.close(journal)
@@ -38,11 +39,12 @@ note("leave")
 class Entry:
     """One line: what happened ("enter", "leave", "orphan"), to which build, when on the monotonic clock.
 
-    A build is known by its host, and its shim and uv there.
+    A build is known by its host, its PID namespace (an inode number), and its shim and uv there.
     """
 
     what: str
     host: str
+    namespace: int
     shim: int
     uv: int
     when: float
@@ -65,7 +67,10 @@ class Journal:
             files = list(self.path.parent.glob(f"{self.path.name}.*"))
         fields = (line.split() for file in files for line in file.read_text().splitlines())
         back = time.time() - time.monotonic()
-        entries = [Entry(what, host, int(shim), int(uv), float(when) - back) for what, host, shim, uv, when in fields]
+        entries = [
+            Entry(what, host, int(namespace), int(shim), int(uv), float(when) - back)
+            for what, host, namespace, shim, uv, when in fields
+        ]
         return sorted(entries, key=lambda entry: entry.when)
 
     def wait(self, wanted: Callable[[Entry], bool], *, timeout: float) -> Entry:

@@ -24,7 +24,10 @@ from uv_mutex.errors import MutexError
 VARIABLE = "UV_MUTEX_TEST_MESSAGES"
 _PACKAGE = Path(uv_mutex.__file__).parent
 #: What raises, prints or yields a message, and how many of its first arguments are texts.
-_SPEAKERS = {"MutexError": 1, "NoUvError": 1, "say": 1, "warning": 2, "bad": 2}
+_SPEAKERS = {
+    **dict.fromkeys(("MutexError", "NoUvError", "NoLockError", "CannotForkError", "say", "warn"), 1),
+    **dict.fromkeys(("warning", "bad"), 2),
+}
 #: How the lines with a message begin: an error or warning on stderr, and a finding of the doctor on stdout.
 _LINE = re.compile(r"(?:uv-mutex:|NOT PROTECTED |warning  ).*")
 #: A test quotes a message if so many words in a row stand in its file.

@@ -5,6 +5,7 @@ The server is the kernel's own (nfsd, lockd), and so are the clients. A host her
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from support.host import PLAIN, Host
 from support.index import LocalIndex
 from support.kernels import Kernel, Kernels
-from support.shim import install_shim
+from support.shim import Shim, install_shim
 
 SERVER = "10.9.0.1"
 CLIENTS = {"host-a": "10.9.0.2", "host-b": "10.9.0.3"}
@@ -43,16 +44,16 @@ while time.monotonic() < until:
         time.sleep(0.05)
 sys.exit("nobody serves the index")
 """
-_SHIMS = """\
-import os, sys
+_PROCESSES = """\
+import os
+found = {}
 for pid in filter(str.isdigit, os.listdir("/proc")):
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\\0")
+            found[int(pid)] = os.fsdecode(file.read()).split("\\0")
     except OSError:
-        continue
-    if os.fsencode(sys.argv[1]) in words:
-        print(pid)
+        pass
+print(found)
 """
 _slug = re.compile(r"[^0-9a-z]+")
 
@@ -101,10 +102,10 @@ class NfsHost(Host):
         return self.kernel.enter(words, env=env, cwd=cwd)
 
     def shims(self) -> list[int]:
-        """Every shim that runs here, by its process id here."""
-        said = self.ask(os.path.realpath(sys.executable), "-ISc", _SHIMS, f"{self.prefix}/bin/uv")
-        own = {int(line) for line in said.split()}
-        return sorted(own)
+        """Every shim and every `uv-mutex exec` that runs here, by its process id here."""
+        shim = Shim(Path(self.prefix))
+        processes = ast.literal_eval(self.ask(os.path.realpath(sys.executable), "-ISc", _PROCESSES))
+        return sorted(pid for pid, words in processes.items() if shim.is_called_by(words))
 
     def send(self, pid: int, number: int) -> None:
         """Send a signal to a process here."""

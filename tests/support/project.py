@@ -73,12 +73,14 @@ class Project:
             folders.insert(0, str(self.shim().bin))
         home = self.root.parent / "home"
         home.mkdir(exist_ok=True)
+        arguments = {"UV_MUTEX_LOG_ARGS": "1"} if "UV_MUTEX_LOG" in extra else {}  # so that tests know whose line it is
         return {
             "PATH": ":".join(folders),
             "HOME": str(home),
             "UV_CACHE_DIR": str(self.root.parent / "cache"),
             "UV_PYTHON": self.python,
             "UV_PYTHON_DOWNLOADS": "never",
+            **arguments,
             **extra,
         }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 _SOURCES = Path(__file__).parents[2] / "src"
+LAUNCHERS = ("native", "python")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,22 @@ class Shim:
         """The shim itself."""
         return self.bin / "uv"
 
+    def is_called_by(self, words: Iterable[str]) -> bool:
+        """Whether a process of these words is a call of the shim (a launcher, or the Python side of the native one)."""
+        programs = (str(self.uv), str(self.bin / "uv-mutex"))
+        library = f"{self.prefix}/lib/uv-mutex/"
+        return any(word in programs or (word.startswith(library) and word.endswith("/launcher")) for word in words)
 
-def install_shim(prefix: Path) -> Path:
-    """Run `uv-mutex install` and return the installed uv."""
+
+def install_shim(prefix: Path, launcher: str = "") -> Path:
+    """Run `uv-mutex install` and return the installed uv.
+
+    :param prefix: the folder to install to.
+    :param launcher: which launcher to install; by default the one that `install` chooses.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "uv_mutex", "install", "--prefix", str(prefix)],
-        env={**os.environ, "PYTHONPATH": str(_SOURCES)},
+        env={**os.environ, "PYTHONPATH": str(_SOURCES), "UV_MUTEX_LAUNCHER": launcher},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

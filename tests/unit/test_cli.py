@@ -7,11 +7,10 @@ import sys
 import pytest
 
 from uv_mutex import cli
-from uv_mutex.commands import completion
 from uv_mutex.shim import main
 
 
-@pytest.mark.parametrize("command", [*completion.commands(cli.parser()), "--help"])
+@pytest.mark.parametrize("command", [*cli.parser().commands, "--help"])
 def test_other_systems_are_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def _read(line: str) -> Call:
         ("sync --script run", "sync", "--script=run", ""),
         ("version --bump minor --short", "version", "--bump=minor --short", ""),
         ("version 1.2.3 -q", "version", "-q", "1.2.3"),
+        ("upgrade six --exclude idna", "upgrade", "--exclude=idna", "six"),
         ("run  x", "run", "", " x"),  # the command is an empty word
     ],
 )
@@ -131,10 +132,101 @@ def test_asks_the_help_for_what_the_table_lacks() -> None:
     assert call.options == [("--zeal", None), ("--sorcery", "sync"), ("--zeal", None), ("-z", None), ("-y", "q")]
     assert call.operands == ["x"]
     assert set(asked) == {"", "run"}
-    assert parse("run --sorcerer x".split(), ask) is None
-    assert parse("run --not-an-option x".split(), ask) is None
-    assert parse("run -qZ x".split(), ask) is None
-    assert parse("run --sorcery x".split(), lambda _: "") is None
+
+
+def test_asks_the_parser_for_what_the_help_lacks() -> None:
+    def ask(subcommand: str, name: str) -> bool | None:
+        return {("run", "--hidden"): True, ("run", "-Z"): False, ("", "--secret"): False}.get((subcommand, name))
+
+    call = parse("--secret run --hidden sync -qZ x --hidden".split(), lambda _: _HELP, ask)
+    assert call is not None
+    assert call.understood
+    assert call.options == [("--secret", None), ("--hidden", "sync"), ("-q", None), ("-Z", None)]
+    assert call.operands == ["x", "--hidden"]
+
+
+@pytest.mark.parametrize(
+    ("line", "subcommand", "options"),
+    [
+        ("--sorcerer sync", "sync", ""),
+        ("--sorcerer=x sync", "sync", ""),
+        ("--sorcerer x --project y sync --directory=z", "sync", "--project=y --directory=z"),
+        ("-Z sync", "sync", ""),
+        ("sync --sorcerer", "sync", ""),
+        ("sync -qZ --project x", "sync", "-q --project=x"),
+        ("add --not-an-option --script s.py six", "add", "--script=s.py"),
+        ("--sorcerer version", "version", ""),
+        ("--sorcerer=x run x --project y", "run", ""),
+        ("run --sorcerer --project=x --directory y --with z", "run", "--project=x"),
+        ("run --sorcerer x --project=y", "run", ""),
+        ("run -qZ x", "run", "-q"),
+        ("--offline --sorcerer --quiet run x", "run", "--offline --quiet"),
+        ("run --maybe=x y", "run", ""),  # a value that is not needed: the parser calls it a flag
+    ],
+)
+def test_an_option_that_nobody_knows(line: str, subcommand: str, options: str) -> None:
+    def ask(_subcommand: str, name: str) -> bool | None:
+        return False if name == "--maybe" else None
+
+    call = parse(line.split(), lambda _: "", ask)
+    assert call is not None
+    expected = [option.partition("=") for option in options.split()]
+    if "y --with" in line:  # y may be the command
+        expected.append(("--directory", "=", ""))
+    assert call.options == [(name, value if equals else None) for name, equals, value in expected]
+    assert (call.subcommand, call.words) == (subcommand, line.split())
+    assert not call.understood
+    assert not call.harmless
+    assert call.forces_work
+    assert call.words_after_preparation() == call.words
+
+
+@pytest.mark.parametrize(
+    ("line", "preparation", "operands"),
+    [
+        ("run --sorcery x -q", "run --sorcery -- true", "x -q"),
+        ("-q --sorcery=y run --extra a x", "-q --sorcery=y run --extra -- true", "a x"),
+        ("run -Z --offline -- x", "run -Z --offline -- true", "x"),
+        ("run -Z - x", "run -Z -- true", "- x"),
+        ("run -Z", "run -Z -- true", ""),
+    ],
+)
+def test_preparation_with_an_option_that_nobody_knows(line: str, preparation: str, operands: str) -> None:
+    call = parse(line.split(), lambda _: "")
+    assert call is not None
+    assert call.preparation_words("true", None) == preparation.split()
+    assert call.operands == operands.split()
+
+
+def test_an_option_that_nobody_knows_guards_no_other_subcommand() -> None:
+    for line in ("--sorcerer pip x", "--sorcerer", "--sorcerer python pin", "pip --sorcerer sync"):
+        assert parse(line.split(), lambda _: "") is None
+    call = parse("--sorcerer lock".split(), lambda _: "", also=["lock"])
+    assert call is not None
+    assert call.subcommand == "lock"
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("lock", ""),
+        ("-q lock --upgrade", "-q"),
+        ("--project x lock", "--project=x"),
+        ("lock --python 3 --project x --directory=y -q", "--project=x --directory=y -q"),
+        ("lock --script s.py", "--script=s.py"),
+        ("lock --help", "--help"),
+        ("pip install -- --project", ""),
+        ("pip install --project", "--project="),
+    ],
+)
+def test_further_subcommands(line: str, options: str) -> None:
+    call = parse(line.split(), _no_help, also=["lock", "pip", "no-subcommand"])
+    assert call is not None
+    expected = [option.partition("=") for option in options.split()]
+    assert call.options == [(name, value if equals else None) for name, equals, value in expected]
+    assert call.harmless is ("--help" in line)
+    assert parse(line.split(), _no_help) is None
+    assert parse(["tool", *line.split()], _no_help, also=["lock", "pip"]) is None
 
 
 def test_options_in_help() -> None:
@@ -166,12 +258,12 @@ def test_the_table_has_no_option_twice() -> None:
         ("run -- --help", False),
         ("run --no-sync x", True),
         ("run --no-project x", True),
-        ("run --isolated x", True),
-        ("--isolated run x", True),
+        ("run --isolated x", False),
+        ("--isolated run x", False),
         ("run --script x.py", False),
-        ("sync --script x.py", True),
-        ("add --script x.py six", True),
-        ("remove --script=x.py six", True),
+        ("sync --script x.py", False),
+        ("add --script x.py six", False),
+        ("remove --script=x.py six", False),
         ("sync", False),
         ("sync --dry-run", True),
         ("sync --check", True),
@@ -187,6 +279,8 @@ def test_the_table_has_no_option_twice() -> None:
         ("version --bump minor", False),
         ("version --bump=minor --dry-run", True),
         ("version 1.2.3 --dry-run", True),
+        ("upgrade", False),
+        ("upgrade --help", True),
     ],
 )
 def test_harmless(line: str, harmless: bool) -> None:
@@ -279,6 +373,30 @@ def test_words_after_preparation(line: str, expected: str) -> None:
     assert call.forces_work is (call.words_after_preparation() != call.words)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run x", "--quiet lock"),
+        ("-q --project . run --isolated -p 3 --extra a --upgrade x", "--quiet -q --project=. lock -p 3 --upgrade"),
+    ],
+)
+def test_words_of_another_subcommand(line: str, expected: str) -> None:
+    assert _read(line).other_words("lock", ["-q", "-p", "--project", "--upgrade"]) == expected.split()
+
+
+def test_words_of_a_script_on_stdin() -> None:
+    assert _read("-q run --with six -p 3 - x").stdin_words() == "-q run --with=six -p 3 -".split()
+
+
 def test_environment_options_leave_out_those_that_change_no_environment() -> None:
     call = _read("-q --color=never run --exact -v --no-progress --extra a -m --frozen -p 3 x")
     assert call.environment_options() == [("--extra", "a"), ("--frozen", None), ("-p", "3")]
+
+
+def test_words_that_cancel_what_settings_ask_for() -> None:
+    call = _read("-q run --extra=a -m demo --no-reinstall x")
+    assert call.words_after_preparation() == call.words
+    words = ["-q", "run", "--extra=a", "-m", "--no-upgrade", "--", "demo", "--no-reinstall", "x"]
+    assert call.words_after_preparation(["--no-upgrade"]) == words
+    call = _read("run -P a true")
+    assert call.words_after_preparation(["--no-upgrade"]) == ["run", "--no-upgrade", "--", "true"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,17 +132,19 @@ def test_calls_that_force_work_have_no_note(words: tuple[str, ...], world: World
     [
         lambda _: b"",
         lambda _: bytes(range(256)) * 100,
-        lambda text: text.replace(b"uv-mutex note 3", b"uv-mutex note 1"),
-        lambda text: text.replace(b"uv-mutex note 3", b"uv-mutex note 3 more"),
-        lambda text: text.replace(b"virtual", b"v1rtual").replace(b"[]", b"[('--extra', 'a')]"),
+        lambda text: text.replace(b"uv-mutex note 4", b"uv-mutex note 1"),
+        lambda text: text.replace(b"uv-mutex note 4", b"uv-mutex note 4 more"),
         lambda text: text[: text.index(b"\nfile") + 40],
         lambda text: text[: text.index(b"\npackages") + 1],
         lambda text: text[: text.index(b"\n# contents")],
         lambda text: text[: text.index(b"\n# contents") + 8],
-        lambda text: b"\n".join(text.split(b"\n")[:2]) + b"\n# contents\n",
+        lambda text: text.split(b"\n")[0] + b"\n# contents\n",
         lambda text: text.replace(b"\nfile ", b"\nfile \0", 1),
         lambda text: text.replace(b"\nfile ", b"\nwords of another version\nfile ", 1),
         lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"\nfile ", b"\nglob zz \0\ntree - /\nfile ", 1),
+        lambda text: text.replace(b"\nfile ", b"\nglob ff /\ntree - /\nfile ", 1),
+        lambda text: text.replace(b"\nfile ", b"\npackages ? /a\0\nfile ", 1),
     ],
 )
 def test_a_damaged_note_is_not_fresh(damage: Callable[[bytes], bytes], world: World) -> None:
@@ -159,13 +161,6 @@ def test_a_note_cut_short_within_its_contents(world: World) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     assert world.fresh()
     os.utime(world.site)
-    assert not world.fresh()
-
-
-def test_the_key_of_another_call_in_a_file_of_the_same_name(world: World) -> None:
-    world.prepare()
-    (file,) = world.files
-    file.write_bytes(re.sub(rb"\n\(.*\n", b"\n([], 'another')\n", file.read_bytes(), count=1))
     assert not world.fresh()
 
 
@@ -207,6 +202,8 @@ def test_odd_sources(path: str, world: World) -> None:
 def test_environment_that_cannot_be_written(world: World) -> None:
     (world.venv / ".uv-mutex").touch()  # a file instead of a folder: root ignores the mode
     assert world.prepare()
+    assert world.fresh()
+    world.environ["HOME"] = "/nowhere"
     assert not world.fresh()
 
 
@@ -217,7 +214,7 @@ def test_no_environment(world: World) -> None:
 
 
 def test_nothing_is_left_beside_the_note(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError
 
     monkeypatch.setattr(os, "replace", fail)
@@ -255,13 +252,14 @@ def test_a_file_system_that_stores_whole_seconds(world: World, monkeypatch: pyte
     stat = os.stat
 
     class Coarse:
-        def __init__(self, path: str) -> None:
-            answer = stat(path)
+        def __init__(self, path: str, **options: Any) -> None:
+            answer = stat(path, **options)
+            self.st_dev, self.st_uid, self.st_mtime = answer.st_dev, answer.st_uid, answer.st_mtime
             self.st_ctime_ns = self.st_mtime_ns = answer.st_ctime_ns // 10**9 * 10**9 - older
             self.st_size, self.st_ino, self.st_mode = 0, 7, answer.st_mode
 
     older = 0
-    monkeypatch.setattr(os, "stat", lambda path, **_: Coarse(path))
+    monkeypatch.setattr(os, "stat", Coarse)
     monkeypatch.setattr(filesystem, "is_local", lambda _: True)
     assert world.prepare()
     assert not world.files
@@ -323,12 +321,235 @@ def test_too_many_folders_for_a_note(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", ["'**/*.c'", "'{a,b}.c'", "{ file = 'a?.c' }", "{ other = 'a' }", "{ env = true }", "{ file = ['a'] }"]
+    "keys", ["'!*.c'", "'{a,b'", "'/src/*.c'", "'a*/../b'", "{ other = 'a' }", "{ env = true }", "{ file = ['a'] }"]
 )
 def test_cache_keys_that_a_note_cannot_describe(keys: str, world: World) -> None:
     (world.dep / "pyproject.toml").write_text(f"[tool.uv]\ncache-keys = [{keys}]\n")
     assert world.prepare()
     assert not world.files
+
+
+def _keys(world: World, keys: str) -> None:
+    (world.dep / "pyproject.toml").write_text(f"[tool.uv]\ncache-keys = [{keys}]\n")
+
+
+def _put(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+_GLOB_CHANGES: dict[str, tuple[bool, Callable[[Path], object]]] = {
+    "edited": (True, lambda src: (src / "a.rs").write_text("edited")),
+    "deep, edited": (True, lambda src: (src / "deep/er/b.rs").write_text("edited")),
+    "added": (True, lambda src: (src / "c.rs").touch()),
+    "added deep": (True, lambda src: (src / "deep/er/c.rs").touch()),
+    "added in a new folder": (True, lambda src: _put(src / "new/er/c.rs")),
+    "removed": (True, lambda src: (src / "deep/er/b.rs").unlink()),
+    "renamed": (True, lambda src: (src / "a.rs").rename(src / "z.rs")),
+    "renamed to what doesn't match": (True, lambda src: (src / "a.rs").rename(src / "a.txt")),
+    "its folder renamed": (True, lambda src: (src / "deep").rename(src / "other")),
+    "linked file": (True, lambda src: (src / "c.rs").symlink_to(src / "a.rs")),
+    "target of a link edited": (True, lambda src: (src.parent / "target").write_text("edited")),
+    "base removed": (True, lambda src: src.rename(src.parent / "other")),
+    "another file edited": (False, lambda src: (src / "a.txt").write_text("edited")),
+    "another file added": (False, lambda src: (src / "deep/b.txt").touch()),
+    "an empty folder added": (False, lambda src: (src / "deep/empty").mkdir()),
+    "bytecode": (False, lambda src: _put(src / "__pycache__/a.pyc")),
+    "beside the base": (False, lambda src: (src.parent / "d.rs").touch()),
+}
+
+
+@pytest.mark.parametrize("change", _GLOB_CHANGES)
+def test_glob_in_cache_keys(change: str, world: World) -> None:
+    _keys(world, '"src/**/*.rs"')
+    src = world.dep / "src"
+    (src / "deep/er").mkdir(parents=True)
+    for path in (src / "a.rs", src / "deep/er/b.rs", src / "a.txt", world.dep / "target"):
+        path.touch()
+    (src / "linked.rs").symlink_to(world.dep / "target")
+    world.prepare()
+    assert world.fresh()
+    is_seen, act = _GLOB_CHANGES[change]
+    act(src)
+    assert world.fresh() is not is_seen
+    if not is_seen:  # the folder's time stays another one; a file that matches is seen all the same
+        (src / "deep/later.rs").touch()
+        assert not world.fresh()
+
+
+def test_base_of_a_glob_appears(world: World) -> None:
+    _keys(world, '"src/*.{rs,toml}"')
+    world.prepare()
+    assert world.fresh()
+    (world.dep / "src").mkdir()
+    assert world.fresh()
+    (world.dep / "src/a.toml").touch()
+    assert not world.fresh()
+
+
+@pytest.mark.parametrize("number", [1000, 2001])
+def test_most_files_that_globs_may_match(number: int, world: World) -> None:
+    _keys(world, '"src/*.rs"')
+    (world.dep / "src").mkdir()
+    for name in range(number):
+        (world.dep / f"src/{name}.rs").touch()
+    assert world.prepare()
+    assert world.fresh() is (number == 1000)
+
+
+def test_files_that_no_glob_matches_come_and_go_meanwhile(world: World) -> None:
+    """As the files of waiters and of jobs, in a project whose glob searches it whole."""
+    _keys(world, '"**/*.rs"')
+    assert world.prepare(meanwhile=(world.dep / "job").mkdir)
+    assert world.fresh()
+    assert not world.prepare(meanwhile=(world.dep / "job/new.rs").touch)
+
+
+def test_variables_in_cache_keys(world: World) -> None:
+    _keys(world, '{ env = "MY_KEY" }')
+    for value in (None, "", "1", "secret"):
+        if value is not None:
+            world.environ["MY_KEY"] = value
+        assert not world.fresh()
+        world.prepare()
+        assert world.fresh()
+    assert "secret" not in world.files[0].read_text()
+
+
+def test_file_of_variables_beside_variables_in_cache_keys(world: World) -> None:
+    """uv before 0.11.15 puts such a file into its own environment."""
+    world.prepare()
+    assert world.fresh("run", "--env-file", "a.env", "true")
+    _keys(world, '{ env = "MY_KEY" }')
+    world.prepare()
+    assert world.fresh()
+    assert not world.fresh("run", "--env-file", "a.env", "true")
+    world.environ["UV_ENV_FILE"] = "a.env"
+    assert not world.fresh()
+    assert world.prepare()
+    assert not world.fresh()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("UV_INDEX", "http://127.0.0.1:1/simple"),
+        ("UV_INDEX_STRATEGY", "unsafe-best-match"),
+        ("UV_OFFLINE", "1"),
+        ("UV_NO_CACHE", "1"),
+        ("UV_NEVER_HEARD_OF", "1"),
+        ("UV_INDEX_PRIVATE_REALM", "1"),
+    ],
+)
+def test_variables_that_count(variable: str, value: str, world: World) -> None:
+    world.prepare()
+    world.environ[variable] = value
+    assert not world.fresh()
+
+
+def test_users_and_passwords_do_not_count(world: World) -> None:
+    world.environ["UV_INDEX"] = "name=http://host/simple http://other:1/"
+    world.environ["UV_FIND_LINKS"] = "http://host/a@b,/absolute"
+    world.prepare()
+    world.environ["UV_INDEX"] = "name=http://me@host/simple http://me:pass@word@other:1/"
+    world.environ["UV_FIND_LINKS"] = "http://me:x@host/a@b,/absolute"
+    world.environ["UV_INDEX_NAME_USERNAME"] = world.environ["UV_INDEX_NAME_PASSWORD"] = "me"
+    assert world.fresh()
+    world.environ["UV_INDEX"] = "name=http://me@host/simple http://me:pass@word@other:2/"
+    assert not world.fresh()
+
+
+def test_sync_that_leaves_packages_out_prepares_for_itself_alone(world: World) -> None:
+    for variable in ("UV_NO_INSTALL_PROJECT", "UV_ONLY_INSTALL_LOCAL"):
+        world.environ[variable] = "1"
+        for words in (("sync",), ("sync", "--inexact")):
+            world.prepare(*words)
+            assert world.fresh(*words)
+            assert not world.fresh("run", "true")
+            assert not world.fresh("run", "--exact", "true")
+        world.prepare("run", "true")
+        assert world.fresh("run", "true")
+        del world.environ[variable]
+        assert not world.fresh("run", "true")
+
+
+def _note_from(world: World, start: Path, *words: str) -> FreshnessNote:
+    call = commandline.parse(words or ("run", "true"), lambda _: "")
+    assert call
+    root = str(world.root)
+    return FreshnessNote(Project(root, root, str(start), str(world.venv)), call, world.environ, str(world.uv))
+
+
+def test_folder_where_the_search_starts(world: World) -> None:
+    inside = world.root / "a" / "b"
+    inside.mkdir(parents=True)
+    world.prepare()
+    assert _note_from(world, inside).fresh()
+    assert _note_from(world, inside, "run", "--directory", str(inside), "--project", ".", "true").fresh()
+    (world.root / "a" / ".python-version").touch()
+    assert not _note_from(world, inside).fresh()
+    assert world.fresh()
+
+
+def test_relative_paths_depend_on_the_working_directory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.root / "a").mkdir()
+    monkeypatch.chdir(world.root)
+    for words in (("run", "--find-links", "wheels", "true"), ("run", "--python", "./bin/python", "true")):
+        world.prepare(*words)
+        assert world.fresh(*words)
+        monkeypatch.chdir(world.root / "a")
+        assert not world.fresh(*words)
+        monkeypatch.chdir(world.root)
+    absolute = ("run", "--index", "http://host/", "--find-links", "/wheels", "true")
+    world.prepare(*absolute)
+    monkeypatch.chdir(world.root / "a")
+    assert world.fresh(*absolute)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "options"),
+    [
+        ("pyproject.toml", "[tool.uv]\nreinstall-package = ['demo']\n", ["--no-reinstall"]),
+        (
+            "pyproject.toml",
+            "[tool.uv]\nreinstall = true\nupgrade-package = ['x']\n",
+            ["--no-reinstall", "--no-upgrade"],
+        ),
+        ("uv.toml", "upgrade = true\n", ["--no-upgrade"]),
+        ("../uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("../home/.config/uv/uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("../xdg/uv/uv.toml", "reinstall = true\n", ["--no-reinstall"]),
+        ("pyproject.toml", "[tool.uv]\nreinstall = false\nreinstall-package = []\n", []),
+        ("pyproject.toml", "[tool.uv.pip]\nreinstall = true\n", []),
+    ],
+)
+def test_settings_that_make_uv_work_each_time(file: str, text: str, options: list[str], world: World) -> None:
+    world.environ["XDG_CONFIG_DIRS"] = f"/nowhere:{world.root.parent}/xdg"
+    path = world.root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    note = world.note()
+    note.before_preparation()
+    assert note.cancelling_options == options
+    assert note.write()
+    assert world.fresh() is (not options)
+
+
+def test_settings_that_the_call_cancels(world: World) -> None:
+    (world.root / "uv.toml").write_text("reinstall = true\n")
+    (world.root / "my.toml").write_text("upgrade = true\n")
+    for words, expected in (
+        (["--no-reinstall"], []),
+        (["--no-config"], []),
+        (["--config-file", str(world.root / "my.toml")], ["--no-upgrade"]),
+    ):
+        note = world.note("run", *words, "true")
+        note.before_preparation()
+        assert note.cancelling_options == expected
+    world.environ["UV_NO_CONFIG"] = "1"
+    note = world.note()
+    note.before_preparation()
+    assert note.cancelling_options == []
 
 
 def test_cache_keys_as_tables(world: World) -> None:

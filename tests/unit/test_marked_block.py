@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from uv_mutex.setup import marked_block
+from uv_mutex.setup.manifest import updating
 from uv_mutex.setup.marked_block import Block
 
 _BOTH = (Block("one\n", top=True), Block("two\n"))
@@ -105,3 +106,44 @@ def test_what_is_no_file_is_left_alone(make: object, profile: Path) -> None:
     make(profile)  # type: ignore[operator]
     with pytest.raises(OSError, match="not a regular file"):
         marked_block.put(str(profile), "/p", _BOTH)
+
+
+def test_a_private_profile_is_never_open_to_others(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment, under another name: it may hold passwords."""
+    profile.write_text("password\n")
+    profile.chmod(0o600)
+    seen: list[int] = []
+    real = os.chown
+
+    def chown(path: str, uid: int, gid: int) -> None:
+        seen.append(os.stat(path).st_mode & 0o777)
+        real(path, uid, gid)
+
+    monkeypatch.setattr(os, "chown", chown)
+    umask = os.umask(0)
+    try:
+        marked_block.put(str(profile), "/p", _BOTH)
+    finally:
+        os.umask(umask)
+    assert (seen, profile.stat().st_mode & 0o777) == ([0o600], 0o600)
+
+
+def test_nothing_that_is_installed_can_be_written_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor from that moment would still write into the launcher when root starts it."""
+    seen: list[int] = []
+    real = Path.chmod
+
+    def chmod(path: Path, mode: int) -> None:
+        seen.append(path.stat().st_mode & 0o022)
+        real(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    umask = os.umask(0)
+    try:
+        with updating(tmp_path / "prefix") as manifest:
+            manifest.plan([Path("bin/uv")])
+            manifest.write_file(Path("bin/uv"), b"#!/bin/sh\n", mode=0o755)
+    finally:
+        os.umask(umask)
+    assert len(seen) > 3
+    assert set(seen) == {0}

@@ -12,7 +12,8 @@ from packaging.version import Version
 
 from uv_mutex.uv import commandline, project, pyproject
 from uv_mutex.uv.commandline import Call
-from uv_mutex.uv.project import Project, Settings
+from uv_mutex.uv.project import Project
+from uv_mutex.uv.settings import Settings
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 _PROJECT = '[project]\nname = "x"\n'
@@ -348,15 +349,28 @@ def test_a_script_in_another_project(here: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["1", "true", "TRUE", "t", "yes", "y", "on"])
 def test_variables_that_make_a_call_harmless(value: str) -> None:
     for name in ("UV_NO_SYNC", "UV_NO_PROJECT", "UV_ISOLATED"):
-        assert project.harmless(parse("run true"), settings({name: value}))
-        assert not project.harmless(parse("sync"), settings({name: value}))
-        assert not project.harmless(parse("run true"), settings({name: "0"}))
-    assert not project.harmless(parse("run true"), settings({"UV_ISOLATED": value}, shown=""))
+        assert find("run true", {name: value}) is None
+        assert find("sync", {name: value})
+        assert find("run true", {name: "0"})
+    assert find("run true", {"UV_ISOLATED": value}, shown="")
     for name in ("UV_FROZEN", "UV_LOCKED"):
         assert project.keeps_lockfile(parse("run true"), settings({name: value}))
         assert project.keeps_lockfile(parse("sync"), settings({name: value}))
         assert not project.keeps_lockfile(parse("add x"), settings({name: value}))
         assert not project.keeps_lockfile(parse("sync"), settings({name: "no"}))
+
+
+def test_an_old_uv_writes_the_lockfile_in_isolation(here: Path) -> None:
+    for words, environ in (("run --isolated x", {}), ("run x", {"UV_ISOLATED": "1"})):
+        assert find(words, environ) is None
+        found = find(words, environ, newest=False)
+        assert found is not None
+        assert (found.root, found.isolated) == (str(here), True)
+        for unlocked in (f"run --frozen {words[4:]}", f"run --locked {words[4:]}", f"run --no-sync {words[4:]}"):
+            assert find(unlocked, environ, newest=False) is None
+    found = find("run x")
+    assert found is not None
+    assert not found.isolated
 
 
 def test_help_is_asked_only_for_variables_that_are_set() -> None:
@@ -365,6 +379,36 @@ def test_help_is_asked_only_for_variables_that_are_set() -> None:
 
     assert Settings({}, never).get("UV_PROJECT", shown_as="UV_PROJECT=") is None
     assert Settings({"UV_NO_SYNC": "1"}, never).is_true("UV_NO_SYNC")
+
+
+#: TOML 1.1, which Python 3.11 can't read: a line break in an inline table.
+_TOML_1_1 = "[tool.uv]\nworkspace = {\n members = ['p/*'],\n}\n"
+
+
+@pytest.mark.parametrize("spoilt", ["root", "member"])
+def test_uv_is_asked_where_python_cannot_read_a_file(tmp_path: Path, spoilt: str) -> None:
+    root = write(tmp_path / "w", _TOML_1_1 if spoilt == "root" else "[tool.uv.workspace]\nmembers = ['p/*']\n")
+    member = write(root / "p/m", "[tool]\nx = {\n y = 1,\n}\n" if spoilt == "member" else "")
+    os.chdir(member)
+    answers = {str(member): str(root)}
+    for ask, expected in ((answers.get, root), (lambda _: None, member)):
+        found = project.find(parse("sync"), settings(), lambda _: True, ask)
+        assert found is not None
+        assert found.root == str(expected)
+
+
+def test_uv_is_not_asked_where_python_can_read_all(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w", "p/*")
+    os.chdir(write(root / "p/m"))
+
+    def never(_start: str) -> str | None:
+        raise AssertionError
+
+    found = project.find(parse("sync"), settings(), lambda _: True, never)
+    assert found is not None
+    assert found.root == str(root)
+    os.chdir(write(tmp_path / "x", "[tool]\nx = {\n y = 1,\n}\n"))  # it can't say anything of workspaces
+    assert project.find(parse("sync"), settings(), lambda _: True, never)
 
 
 def test_an_empty_file_that_uv_is_writing_is_read_again(tmp_path: Path) -> None:

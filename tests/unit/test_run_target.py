@@ -23,6 +23,10 @@ def _run(*words: str) -> Call:
     return call
 
 
+def _has_own_environment(call: Call, base: str) -> bool:
+    return run_target.inline_script(call, base) is not None
+
+
 @contextmanager
 def _stdin(fd: int) -> Iterator[None]:
     kept = os.dup(0)
@@ -58,30 +62,30 @@ def test_script(tmp_path: Path, name: str, text: str, own: bool) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / name).write_bytes(text.encode())
     base = str(tmp_path)
-    assert run_target.has_own_environment(_run(f"sub/{name}", "x"), base) is own
-    assert run_target.has_own_environment(_run(name), base + "/sub") is own
-    assert run_target.has_own_environment(_run("--", str(tmp_path / "sub" / name)), "/") is own
-    assert not run_target.has_own_environment(_run("python", f"sub/{name}"), base)
-    assert not run_target.has_own_environment(_run("-m", f"sub/{name}"), base)
+    assert _has_own_environment(_run(f"sub/{name}", "x"), base) is own
+    assert _has_own_environment(_run(name), base + "/sub") is own
+    assert _has_own_environment(_run("--", str(tmp_path / "sub" / name)), "/") is own
+    assert not _has_own_environment(_run("python", f"sub/{name}"), base)
+    assert not _has_own_environment(_run("-m", f"sub/{name}"), base)
     if own or name != "x.py":
-        as_script = run_target.has_own_environment(_run("--script", f"sub/{name}"), base)
+        as_script = _has_own_environment(_run("--script", f"sub/{name}"), base)
         assert as_script is (text == _METADATA or own)
 
 
 def test_targets_that_are_not_scripts(tmp_path: Path) -> None:
     (tmp_path / "dir.py").mkdir()
     for words in ([], ["missing.py"], ["dir.py"], ["-s", "missing.py"], ["-s", "dir.py"], [""], ["python"]):
-        assert not run_target.has_own_environment(_run(*words), str(tmp_path))
+        assert not _has_own_environment(_run(*words), str(tmp_path))
 
 
 def test_url(tmp_path: Path) -> None:
     base = str(tmp_path)
-    assert run_target.has_own_environment(_run("https://host/x.py"), base)
-    assert run_target.has_own_environment(_run("-m", "http://host/x.py"), base)
-    assert not run_target.has_own_environment(_run("httpx://host/x.py"), base)
+    assert _has_own_environment(_run("https://host/x.py"), base)
+    assert _has_own_environment(_run("-m", "http://host/x.py"), base)
+    assert not _has_own_environment(_run("httpx://host/x.py"), base)
     (tmp_path / "https:" / "host").mkdir(parents=True)
     (tmp_path / "https:" / "host" / "x.py").touch()
-    assert not run_target.has_own_environment(_run("https://host/x.py"), base)
+    assert not _has_own_environment(_run("https://host/x.py"), base)
 
 
 def test_stdin_that_is_a_file_keeps_its_position(tmp_path: Path) -> None:
@@ -89,11 +93,11 @@ def test_stdin_that_is_a_file_keeps_its_position(tmp_path: Path) -> None:
     with (tmp_path / "script").open("rb", buffering=0) as file:
         os.lseek(file.fileno(), len("skipped\n"), os.SEEK_SET)
         with _stdin(file.fileno()):
-            assert run_target.has_own_environment(_run("-"), "/")
+            assert _has_own_environment(_run("-"), "/")
             assert os.lseek(0, 0, os.SEEK_CUR) == len("skipped\n")
             os.lseek(0, 0, os.SEEK_END)
-            assert not run_target.has_own_environment(_run("-"), "/")
-            assert run_target.has_own_environment(_run("-m", "-"), "/")
+            assert not _has_own_environment(_run("-"), "/")
+            assert _has_own_environment(_run("-m", "-"), "/")
 
 
 def test_stdin_that_is_a_pipe_is_not_read() -> None:
@@ -101,7 +105,7 @@ def test_stdin_that_is_a_pipe_is_not_read() -> None:
     os.write(writer, _METADATA.encode())
     os.close(writer)
     with _stdin(reader):
-        assert not run_target.has_own_environment(_run("-"), "/")
+        assert not _has_own_environment(_run("-"), "/")
         assert os.read(0, 1000) == _METADATA.encode()
     os.close(reader)
 
@@ -111,13 +115,13 @@ def test_a_script_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, _METADATA.encode())
     os.close(writer)
-    assert not run_target.has_own_environment(_run("-s", f"/dev/fd/{reader}"), "/")
+    assert not _has_own_environment(_run("-s", f"/dev/fd/{reader}"), "/")
     assert run_target.folder(_run("-s", f"/dev/fd/{reader}"), "/") == "/dev/fd"
     assert run_target.folder(_run(f"/dev/fd/{reader}"), "/") is None
     assert os.read(reader, 1000) == _METADATA.encode()
     os.close(reader)
     os.mkfifo(tmp_path / "fifo.py")
-    assert not run_target.has_own_environment(_run("-s", "fifo.py"), str(tmp_path))  # and the call does not block
+    assert not _has_own_environment(_run("-s", "fifo.py"), str(tmp_path))  # and the call does not block
 
 
 def test_folder(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from support.terminal import wait_until
 
-from uv_mutex.locking import acquire, wait, waiters
+from uv_mutex.errors import TIMED_OUT, MutexError
+from uv_mutex.locking import acquire, leftovers, process, wait, waiters
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 from uv_mutex.locking.owner import LockOwner, decode
+from uv_mutex.locking.process import Process, this_process
 from uv_mutex.locking.wait import WaitBudget
 
 HOST = os.uname().nodename
@@ -26,11 +28,15 @@ def lock(tmp_path: Path) -> LockFile:
     return lock
 
 
+def _mine(lock: LockFile) -> Path:
+    return Path(lock.path).with_name(leftovers.waiter_name(process.this_process()))
+
+
 def test_a_wait_shows_after_a_while(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "_RENEW_SECONDS", 0.2)
     monkeypatch.setattr(wait, "_SHOW_SECONDS", 2.0)
     held = acquire.take(lock, WaitBudget(1, quiet=True))
-    sign = Path(lock.path).with_name(f"waiting.{HOST}.{os.getpid()}")
+    sign = _mine(lock)
     seen: list[object] = []
 
     def look() -> None:
@@ -56,7 +62,7 @@ def test_a_wait_shows_after_a_while(lock: LockFile, monkeypatch: pytest.MonkeyPa
 
 def test_a_wait_goes_on_without_its_file(lock: LockFile) -> None:
     held = acquire.take(lock, WaitBudget(1, quiet=True))
-    Path(lock.path).with_name(f"waiting.{HOST}.{os.getpid()}").mkdir()
+    _mine(lock).mkdir()
     threading.Timer(1, held.release).start()
     acquire.take(lock, WaitBudget(30, quiet=True)).release()
 
@@ -66,6 +72,111 @@ def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
     sign.show()
     sign.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wait_without_a_thread(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`ulimit -u` allows no thread: the main thread does what the thread would do."""
+
+    def start(_thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    held = acquire.take(lock, WaitBudget(1, quiet=True))
+    releasing = threading.Timer(2, held.release)
+    releasing.start()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(wait, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(wait, "_SHOW_SECONDS", 0.1)
+    with pytest.raises(MutexError, match=r"gave up after 0\.4 s") as caught:
+        acquire.take(lock, WaitBudget(0.4, quiet=False))
+    assert caught.value.status == TIMED_OUT
+    assert "uv-mutex: waiting for other uv calls (0 s)" in capfd.readouterr().err
+    shown: list[bool] = []
+    monkeypatch.setattr(waiters.WaiterFile, "remove", lambda _sign: shown.append(_mine(lock).exists()))
+    acquire.take(lock, WaitBudget(30, quiet=True)).release()
+    assert shown == [True]
+    releasing.join()
+
+
+def _left(lock: LockFile, name: str, *, age: float) -> Path:
+    path = Path(lock.path).with_name(name)
+    path.write_bytes(b"x")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+_DAY = 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "goes"),
+    [
+        ("waiting.node-3.5", 50, False),  # of an earlier version: nobody can tell whose it is
+        ("waiting.node-3.5", 70, True),
+        ("waiting.some-boot.7.5.9", 50, False),  # of another host
+        ("waiting.some-boot.7.5.9", 70, True),
+        (".new.0123", 50, False),
+        (".new.0123", 70, True),
+        ("calls.node-3", 29 * _DAY, False),
+        ("calls.node-3", 31 * _DAY, True),
+        ("lock.last.node-3", 29 * _DAY, False),
+        ("lock.last.node-3", 31 * _DAY, True),
+        ("lock", 400 * _DAY, False),
+        ("backend", 400 * _DAY, False),
+        (".gitignore", 400 * _DAY, False),
+        ("a user's own", 400 * _DAY, False),
+    ],
+)
+def test_what_is_left_over_goes(lock: LockFile, name: str, age: float, goes: bool) -> None:
+    path = _left(lock, name, age=age)
+    sign = waiters.WaiterFile(lock, "uv sync", time.time())
+    sign.show()
+    assert path.exists() != goes
+    sign.remove()
+
+
+def test_a_pile_goes(lock: LockFile) -> None:
+    for number in range(5000):
+        _left(lock, f"waiting.node-3.{number}", age=100)
+    sign = waiters.WaiterFile(lock, "uv sync", time.time())
+    sign.show()
+    assert lock.names("waiting.") == [_mine(lock).name]
+    sign.remove()
+
+
+def test_among_many_that_wait_nobody_looks_at_all(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(400):
+        _left(lock, f"waiting.node-3.{number}", age=0)
+    looks: list[str] = []
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        looks.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    leftovers.remove(lock, time.time())
+    assert 40 < len(looks) <= 50
+
+
+def test_a_live_waiter_stays_however_old(lock: LockFile) -> None:
+    """A process of another PID namespace or host with the same id is another one."""
+    mine = process.this_process()
+    here = _left(lock, leftovers.waiter_name(mine), age=100)
+    recycled = _left(lock, leftovers.waiter_name(Process(mine.boot, mine.namespace, mine.pid, "1")), age=0)
+    elsewhere = _left(lock, leftovers.waiter_name(Process(mine.boot, "1", 2**22 + 1, "1")), age=10)
+    leftovers.remove(lock, time.time())
+    assert [path.exists() for path in (here, recycled, elsewhere)] == [True, False, True]
+
+
+def test_once_removed_it_does_not_come_back(lock: LockFile) -> None:
+    """A signal handler removes it while the thread is about to renew it."""
+    sign = waiters.WaiterFile(lock, "uv sync", time.time())
+    sign.show()
+    sign.remove()
+    sign.show()
+    assert not _mine(lock).exists()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +193,20 @@ def test_record(record: bytes, expected: tuple[object, ...]) -> None:
     holder = decode(record)
     assert holder
     assert (holder.pid, holder.host, holder.since, holder.command, holder.uid) == expected
+
+
+def test_a_record_names_the_process() -> None:
+    here = this_process()
+    for uid in (None, 7):
+        written = LockOwner(1, "h", 2.0, "uv add", uid, process=here)
+        read = decode(written.encode())
+        assert read
+        assert (read.process, read.uid, read.command) == (here, uid, "uv add")
+        assert read.token == written.token == f"{here.encode()}/2.0"
+    assert len(LockOwner(1, "h", 2.0, "x" * 9999, 7, process=here).encode()) == 4096
+    read = decode(b"4121 5.5 node-3 uv sync\t1000\n")  # before processes were written down
+    assert read
+    assert (read.process, read.token) == (None, "node-3/4121/5.5")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ uv's own completion, `uv generate-shell-completion`, needs no change: it works t
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 _FOLDER, _FILE, _COMMAND, _NOTHING = "folder", "file", "command", "nothing"
 #: What the value of an argument is, by its name in the help.
@@ -19,30 +20,42 @@ _FISH = {
 }
 
 
-def completion(parser: argparse.ArgumentParser, shell: str) -> str:
+class Parser(argparse.ArgumentParser):
+    """An argument parser that can say what was added to it.
+
+    ``arguments``: what it takes, in the order in which it was added. ``commands``: the parser of each command and its
+    one-line help, by the name of the command.
+    """
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        self.arguments: list[argparse.Action] = []
+        self.commands: dict[str, tuple[Parser, str]] = {}
+        super().__init__(*positional, **named)
+
+    def add_argument(self, *positional: Any, **named: Any) -> argparse.Action:
+        """As in argparse."""
+        action = super().add_argument(*positional, **named)
+        self.arguments.append(action)
+        return action
+
+    @property
+    def options(self) -> list[argparse.Action]:
+        """The arguments that are options."""
+        return [action for action in self.arguments if action.option_strings]
+
+    @property
+    def operand(self) -> argparse.Action | None:
+        """The argument that is no option; None if there is none."""
+        return next((action for action in self.arguments if not action.option_strings), None)
+
+
+def completion(parser: Parser, shell: str) -> str:
     """Return the script for one shell.
 
     :param parser: the parser of `uv-mutex`.
     :param shell: bash, zsh or fish.
     """
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](parser)
-
-
-def commands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    """The parser of each command and its one-line help, by the name of the command."""
-    (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
-    helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-    return {name: (each, helps[name]) for name, each in action.choices.items()}
-
-
-def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The options of a parser."""
-    return [action for action in parser._actions if action.option_strings]
-
-
-def _operand(parser: argparse.ArgumentParser) -> argparse.Action | None:
-    """The argument of a parser that is no option; None if it has none."""
-    return next((action for action in parser._actions if not action.option_strings and action.nargs != "A..."), None)
 
 
 def _kind(action: argparse.Action | None) -> str:
@@ -55,27 +68,27 @@ def _words(action: argparse.Action) -> str:
     return " ".join(map(str, action.choices or ()))
 
 
-def _bash(parser: argparse.ArgumentParser) -> str:
+def _bash(parser: Parser) -> str:
     lines = [
         "_uv_mutex() {",
         "    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}",
         "    COMPREPLY=()",
         '    if [ "$COMP_CWORD" = 1 ]; then',
-        f"        COMPREPLY=($(compgen -W '{' '.join([*commands(parser), *_names(parser)])}' -- \"$word\"))",
+        f"        COMPREPLY=($(compgen -W '{' '.join([*parser.commands, *_names(parser)])}' -- \"$word\"))",
         "        return",
         "    fi",
         "    case ${COMP_WORDS[1]} in",
     ]
-    for name, (command, _) in commands(parser).items():
+    for name, (command, _) in parser.commands.items():
         lines += [f"    {name})", "        case $previous in"]
-        for action in options(command):
+        for action in command.options:
             if action.nargs != 0:
                 lines.append(f"        {'|'.join(action.option_strings)}) {_bash_reply(action)}; return ;;")
         lines += [
             "        esac",
             f"        case $word in -*) COMPREPLY=($(compgen -W '{' '.join(_names(command))}' -- \"$word\")) ;;",
         ]
-        lines += [f"        *) {_bash_reply(_operand(command))} ;;", "        esac ;;"]
+        lines += [f"        *) {_bash_reply(command.operand)} ;;", "        esac ;;"]
     return "\n".join([*lines, "    esac", "}", "complete -o filenames -F _uv_mutex uv-mutex", ""])
 
 
@@ -87,19 +100,19 @@ def _bash_reply(action: argparse.Action | None) -> str:
     return ":" if kind == _NOTHING else f"local IFS=$'\\n'; COMPREPLY=($({_BASH[kind]} -- \"$word\"))"
 
 
-def _names(parser: argparse.ArgumentParser) -> list[str]:
-    return [name for action in options(parser) for name in action.option_strings]
+def _names(parser: Parser) -> list[str]:
+    return [name for action in parser.options for name in action.option_strings]
 
 
-def _zsh(parser: argparse.ArgumentParser) -> str:
+def _zsh(parser: Parser) -> str:
     lines = ["#compdef uv-mutex", "_uv-mutex() {", "    local -a commands=("]
-    lines += [f"        {_quoted(f'{name}:{about}')}" for name, (_, about) in commands(parser).items()]
+    lines += [f"        {_quoted(f'{name}:{about}')}" for name, (_, about) in parser.commands.items()]
     lines += ["    )", "    if (( CURRENT == 2 )); then", "        _describe command commands"]
     lines += [f"        _arguments {' '.join(_zsh_options(parser))}", "        return", "    fi"]
     lines += ["    local command=$words[2]", "    shift words; (( CURRENT-- ))", "    case $command in"]
-    for name, (command, _) in commands(parser).items():
+    for name, (command, _) in parser.commands.items():
         specs = list(_zsh_options(command))
-        operand = _operand(command)
+        operand = command.operand
         if operand:
             rest = "*::" if operand.nargs == argparse.REMAINDER else "*:" if operand.nargs == "+" else ":"
             does = f"({_words(operand)})" if operand.choices else _ZSH[_kind(operand)]
@@ -110,8 +123,8 @@ def _zsh(parser: argparse.ArgumentParser) -> str:
     return "\n".join([*lines, "    esac", "}", *tail])
 
 
-def _zsh_options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in options(parser):
+def _zsh_options(parser: Parser) -> Iterator[str]:
+    for action in parser.options:
         about = (action.help or "").replace("[", "(").replace("]", ")").replace(":", "\\:")
         does = f"({_words(action)})" if action.choices else _ZSH[_kind(action)]
         value = "" if action.nargs == 0 else f":{str(action.metavar or action.dest).lower()}:{does}"
@@ -119,14 +132,14 @@ def _zsh_options(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield _quoted(f"{name}[{about}]{value}")
 
 
-def _fish(parser: argparse.ArgumentParser) -> str:
+def _fish(parser: Parser) -> str:
     lines = ["complete -c uv-mutex -f"]
-    lines += [f"complete -c uv-mutex -n __fish_use_subcommand {_fish_option(each)}" for each in options(parser)]
-    for name, (command, about) in commands(parser).items():
+    lines += [f"complete -c uv-mutex -n __fish_use_subcommand {_fish_option(each)}" for each in parser.options]
+    for name, (command, about) in parser.commands.items():
         lines.append(f"complete -c uv-mutex -n __fish_use_subcommand -a {name} -d {_quoted(about)}")
         seen = f"complete -c uv-mutex -n '__fish_seen_subcommand_from {name}'"
-        lines += [f"{seen} {_fish_option(each)}" for each in options(command)]
-        operand = _operand(command)
+        lines += [f"{seen} {_fish_option(each)}" for each in command.options]
+        operand = command.operand
         if operand and operand.choices:
             lines.append(f"{seen} -xa {_quoted(_words(operand))}")
         elif operand and _kind(operand) != _NOTHING:

@@ -58,7 +58,7 @@ def demo() -> bool:
             result = herd(shim, Path(folder))
             print(result)
             kept = kept and result.worked == result.wanted
-    print("\nuv-mutex kept everything." if kept else "\nuv-mutex did NOT keep everything.")
+    print(f"\nResult: with uv-mutex {'all calls worked and all packages stayed' if kept else 'something was LOST'}.")
     return kept
 
 

@@ -9,7 +9,6 @@ from typing import NoReturn
 from uv_mutex.commands import find_project
 from uv_mutex.environment import freshness
 from uv_mutex.errors import CANNOT_EXEC, NO_UV, MutexError
-from uv_mutex.locking.nesting import held_by_ancestor
 from uv_mutex.shim import child
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.shim.session import LockSession
@@ -35,8 +34,6 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     path = path or command[0]
     found = find_project.project_at(project)
     targets = project_locks(found, keeps_lockfile=False)
-    # A call above this one may hold a lock already.
-    targets = [each for each in targets if not held_by_ancestor(each, os.environ)]
     name = f"uv-mutex exec {os.path.basename(command[0])}"
     session = LockSession(found, targets, command=name, words=["uv-mutex", "exec", "--", *command], quiet=False)
 
@@ -48,12 +45,13 @@ def execute(command: Sequence[str], project: str | None) -> NoReturn:
     try:
         session.take(shared=False)
         session.outlast_recent_runs()
-        freshness.forget(found.environment)
+        freshness.forget(found, os.environ)
         ended = child.run_child(start, path, session.lost_lock_check(), remedy="check that file")
     except MutexError as error:
         session.release(unfinished=error.status != CANNOT_EXEC)
         session.write(prepared=False, status=error.status)
         raise
+    freshness.forget(found, os.environ)  # what a call below it noted
     session.release(unfinished=bool(ended.signal))
     session.write(prepared=False, status=ended.shell_status)
     child.end_like(ended)

@@ -1,4 +1,4 @@
-"""`uv-mutex status`: print who holds a project's locks, who waits for them, and the last guarded calls."""
+"""`uv-mutex status`: print who holds a project's locks, who waits for them, and the last calls."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ class LockStatus:
 
 
 class ProjectStatus:
-    """The state of a project: its locks, and its last calls, of which the newest comes last."""
+    """The state of a project: its locks, and its last calls that did more than a fresh one; the newest comes last."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -103,7 +103,7 @@ class ProjectStatus:
         for lock in self.locks:
             yield from lock.lines(now)
         if not self.calls:
-            yield "no guarded call yet"
+            yield "no call yet that waited, prepared or changed something"
             return
         yield ""
         yield f"{'last calls':20}{'host':16}{'pid':>8}  {'waited':>9}{'held':>9}  {'prepared':10}{'exit':>4}  command"

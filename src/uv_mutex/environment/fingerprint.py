@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 #: Kinds of folders whose times also change for no reason that counts, such as a new __pycache__. If their lines
-#: differ, their contents are compared: installed distributions, and folders that could be members of the workspace.
-PACKAGES, MEMBERS = "packages", "members"
+#: differ, their contents are compared: installed distributions, folders that could be members of the workspace, and
+#: files that a glob matches.
+PACKAGES, MEMBERS, TREE = LISTED = ("packages", "members", "tree")
+#: A line of this kind says which files count in the TREE folders below its path. Its state is the pattern of their
+#: names, in hexadecimal.
+GLOB = "glob"
 _DISTRIBUTION_SUFFIXES = (".dist-info", ".egg-info", ".egg-link", ".pth", ".egg")
 #: In nanoseconds: the kernel's clock for file times moves in steps of up to 10 ms.
 CLOCK_STEP_NS = 10_000_000
@@ -25,14 +29,14 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
     The state of a file has ctime first. uv compares ctime, and no program can set it back after an edit. mtime is for
     file systems that make ctime up.
 
-    :param kind: "env" for a variable; "exists" for a path that only has to exist; any other word for a file or folder
-        whose times (in nanoseconds), size (in bytes) and inode count.
+    :param kind: "env" for a variable, of whose value a digest is written; "exists" for a path that only has to exist;
+        any other word for a file or folder whose times (in nanoseconds), size (in bytes) and inode count.
     :param path: the path, or the variable's name.
     :param environ: the environment variables.
     """
     if kind == "env":
         value = environ.get(path)
-        return f"env {'-' if value is None else 'x' + value.encode('utf-8', 'surrogateescape').hex()} {path}"
+        return f"env {'-' if value is None else digest(value)} {path}"
     try:
         found = os.stat(path)
     except (OSError, ValueError):  # ValueError: a null byte in a damaged note
@@ -43,14 +47,13 @@ def describe(kind: str, path: str, environ: "Mapping[str, str]") -> str:
 
 
 def describe_contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "Iterator[str]":
-    """A line for each distribution in the PACKAGES folders, and for each folder in the MEMBERS folders.
+    """A line for each distribution in the PACKAGES folders, each folder in the MEMBERS folders, each file of a GLOB.
 
     :param lines: lines of :func:`describe`; those of other kinds are skipped.
     :param environ: the environment variables.
     """
     for line in lines:
-        kind, _, rest = line.partition(" ")
-        path = rest.partition(" ")[2]
+        kind, found, path = line.split(" ", 2)
         if kind == PACKAGES:
             for name in list_folder(path):
                 if name.endswith(_DISTRIBUTION_SUFFIXES):
@@ -58,6 +61,29 @@ def describe_contents(lines: "Sequence[str]", environ: "Mapping[str, str]") -> "
         elif kind == MEMBERS:
             for name in subfolders(path):
                 yield f"folder + {path}/{name}"
+        elif kind == GLOB:
+            for _, files in walk(path, bytes.fromhex(found).decode()):
+                yield from (f"matched + {file}" for file in files)
+
+
+def walk(base: str, pattern: str) -> "Iterator[tuple[str, list[str]]]":
+    """Each folder below a path, itself included, and the files in it whose names match; sorted.
+
+    :param base: the path.
+    :param pattern: the pattern of the names, see :func:`uv_mutex.uv.globs.name_matches`.
+    """
+    from uv_mutex.uv import globs
+
+    for folder, names, files in os.walk(base):
+        names.sort()
+        yield folder, [os.path.join(folder, name) for name in sorted(files) if globs.name_matches(name, pattern)]
+
+
+def digest(text: str) -> str:
+    """What stands for a text that must not be written down: 32 hexadecimal digits."""
+    from _blake2 import blake2b  # hashlib makes it too, but its import takes 3 ms
+
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def size(path: str) -> str:

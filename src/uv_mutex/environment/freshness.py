@@ -7,7 +7,7 @@ would be written now. It is written only after uv checked the whole environment 
 """
 
 from uv_mutex.environment import fingerprint, note_file, request_key
-from uv_mutex.environment.fingerprint import MEMBERS, PACKAGES
+from uv_mutex.environment.fingerprint import GLOB, LISTED, PACKAGES, TREE
 from uv_mutex.locking import network_cache
 
 TYPE_CHECKING = False
@@ -36,30 +36,49 @@ class FreshnessNote:
         self._environ = environ
         self._uv = uv
         self._config_file = request_key.config_file(call, environ)
+        self._files = note_file.NoteFiles(project.environment, project.root, environ)
         self._before: _State | None = None
+        self._cancelling: list[str] = []
 
     def fresh(self) -> bool:
         """Whether the environment is still as the preparation left it."""
-        if self._call.forces_work:
-            return False
-        note = note_file.read(self._project.environment, self._project.root, self._keys()[0])
-        if note is None:
-            return False
+        return not self._call.forces_work and any(map(self._holds, self._files.read(self._keys()[0])))
+
+    def _holds(self, note: "note_file.StoredNote") -> bool:
+        """Whether the same note would be written now."""
         folder_changed = False
         for line in note.lines:
-            kind, _, rest = line.partition(" ")
-            path = rest.partition(" ")[2]
+            kind, _, path = line.split(" ", 2)
             if note.reopen:
                 network_cache.reopen(path)
-            if fingerprint.describe(kind, path, self._environ) == line:
+            if kind == GLOB or fingerprint.describe(kind, path, self._environ) == line:
                 continue
-            if kind not in (PACKAGES, MEMBERS):
+            if kind not in LISTED:
                 return False
             folder_changed = True
-        return not folder_changed or note.contents == self._contents(note.lines)
+        try:
+            if folder_changed and note.contents != self._contents(note.lines):
+                return False
+        except ValueError:  # a damaged note
+            return False
+        return not self._variables_are_unknown(note.lines)
+
+    @property
+    def cancelling_options(self) -> list[str]:
+        """The options that keep uv from repeating what settings made the preparation do.
+
+        See :mod:`uv_mutex.environment.configured_work`. It is empty before the preparation.
+        """
+        return self._cancelling
 
     def before_preparation(self) -> None:
         """Record the state of everything that decides. Call it under the lock, before the preparation."""
+        from uv_mutex.environment import configured_work  # only a preparation needs it, not the check of a fresh note
+
+        self._files.remove_older()
+        self._cancelling = configured_work.cancelling_options(
+            self._project, self._call, self._environ, self._config_file
+        )
         self._before = self._observe()
         if self._before and any(
             fingerprint.changed_within(line, fingerprint.CLOCK_STEP_NS) for line in self._before[1]
@@ -81,24 +100,36 @@ class FreshnessNote:
         if not self._before:
             return True
         after = self._observe()
-        if after != self._before:
+        if not after or _without_trees(after) != _without_trees(self._before):
             return False
         keys, lines, contents = after
         if any(_may_change_unseen(line) for line in lines if line.startswith("file ")):
             return True
-        # Nor would coarse times show a second change to the installed packages. So compare their contents each time.
-        lines = [
-            fingerprint.with_unknown_state(line)
-            if line.startswith(PACKAGES) and fingerprint.has_coarse_time(line)
-            else line
-            for line in lines
-        ]
+        # Nor would a folder's time show a second change. So compare the folder's contents each time.
+        lines = [fingerprint.with_unknown_state(line) if _hides_second_change(line) else line for line in lines]
         if any("\n" in line for line in lines) or not any(line.startswith(PACKAGES) for line in lines):
             return True
         note = note_file.StoredNote(lines, contents, reopen=self._has_other_hosts())
         for key in keys:
-            note_file.write(self._project.environment, self._project.root, key, note)
+            self._files.write(key, note)
         return True
+
+    def inputs_digest(self, words: "Sequence[str]") -> str | None:
+        """A digest of all that decides whether a preparation fails, but for the machine and the environment's contents.
+
+        :param words: the words that uv is given for the preparation.
+        :returns: None if it can't be told.
+        """
+        import hashlib
+
+        from uv_mutex.environment import inputs, note_lines
+
+        try:
+            lines = inputs.describe_inputs(self._project, self._config_file, self._environ)
+        except note_lines.UnsupportedInputsError:
+            return None
+        text = repr((self._keys()[0], lines, words))
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
     def _keys(self) -> tuple[str, ...]:
         return request_key.keys(self._project, self._call, self._environ, self._uv, self._config_file)
@@ -107,19 +138,26 @@ class FreshnessNote:
         return note_file.contents_text(fingerprint.describe_contents(lines, self._environ), self._project.root)
 
     def _observe(self) -> "_State | None":
-        """The present state of everything that decides; None if no note can hold it, or if the call needs no note."""
-        from uv_mutex.environment import inputs  # only a preparation needs it, not the check of a fresh note
+        """The present state of everything that decides; None if no note can hold it, or if uv works each time."""
+        from uv_mutex.environment import inputs, note_lines  # likewise only for a preparation
 
-        if self._call.forces_work:
+        if self._call.forces_work or self._cancelling:
             return None
         environ, environment = self._environ, self._project.environment
         try:
             lines = inputs.describe_inputs(self._project, self._config_file, environ, reopen=self._has_other_hosts())
-        except inputs.UnsupportedInputsError:
+        except note_lines.UnsupportedInputsError:
+            return None
+        if self._variables_are_unknown(lines):
             return None
         lines.append(fingerprint.describe("file", f"{environment}/pyvenv.cfg", environ))
         lines += (fingerprint.describe(PACKAGES, path, environ) for path in fingerprint.site_packages(environment))
         return self._keys(), lines, self._contents(lines)
+
+    def _variables_are_unknown(self, lines: "Sequence[str]") -> bool:
+        """Whether a file of variables (--env-file) may set one that decides, as it does in uv before 0.11.15."""
+        has_file = self._call.has("--env-file") or bool(self._environ.get("UV_ENV_FILE"))
+        return has_file and any(line.startswith("env ") for line in lines)
 
     def _has_other_hosts(self) -> bool:
         """Whether another host may write to the project or its environment."""
@@ -128,9 +166,29 @@ class FreshnessNote:
         return not (filesystem.is_local(self._project.root) and filesystem.is_local(self._project.environment))
 
 
-def forget(environment: str) -> None:
-    """Remove all notes of an environment, before another program than uv changes it. Never fails."""
-    note_file.remove_all(environment)
+def forget(project: "Project", environ: "Mapping[str, str]") -> None:
+    """Remove all notes of a project's environment, before another program than uv changes it. Never fails.
+
+    :param project: the project.
+    :param environ: the environment variables.
+    """
+    note_file.NoteFiles(project.environment, project.root, environ).remove()
+
+
+def _without_trees(state: _State) -> _State:
+    """The state without the lines about folders in which globs search.
+
+    Their times change with each file that no glob matches. Those that match are in the contents.
+    """
+    keys, lines, contents = state
+    return keys, [line for line in lines if not line.startswith(TREE)], contents
+
+
+def _hides_second_change(line: str) -> bool:
+    """Whether a folder may have the same time after another change."""
+    return line.startswith(LISTED) and (
+        fingerprint.has_coarse_time(line) or fingerprint.changed_within(line, fingerprint.CLOCK_STEP_NS)
+    )
 
 
 def _may_change_unseen(line: str) -> bool:

@@ -5,8 +5,8 @@ This is done when a note is written. When it is checked, its lines already name 
 
 import os
 
-from uv_mutex.environment import fingerprint
-from uv_mutex.locking import network_cache
+from uv_mutex.environment import cache_keys, fingerprint
+from uv_mutex.environment.note_lines import Lines, UnsupportedInputsError
 from uv_mutex.uv import pyproject
 
 TYPE_CHECKING = False
@@ -14,38 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from uv_mutex.uv.project import Project
+    from uv_mutex.uv.script import Script
 
 #: The most folders that one part of a member pattern may list. With more of them (below a `**`) a note would cost more
 #: time than it saves.
 _MOST_FOLDERS = 300
-#: The cache keys of a local package that declares none. uv rebuilds a local package if one of its cache keys changed.
-_DEFAULT_CACHE_KEYS: list[object] = ["pyproject.toml", "setup.py", "setup.cfg", {"dir": "src"}]
 _PYPROJECT = "pyproject.toml"
 _VERSION_FILES = (".python-version", ".python-versions")
-
-
-class UnsupportedInputsError(Exception):
-    """The project has an input that a note can't describe."""
-
-
-class _Lines:
-    """The lines of a note, without duplicates."""
-
-    def __init__(self, environ: "Mapping[str, str]", *, reopen: bool) -> None:
-        self._environ = environ
-        self._reopen = reopen
-        self._lines: dict[str, None] = {}
-
-    def add(self, kind: str, *paths: str) -> None:
-        """Add a line about each path, see :func:`uv_mutex.environment.fingerprint.describe`."""
-        for path in paths:
-            if self._reopen:
-                network_cache.reopen(path)
-            self._lines[fingerprint.describe(kind, path, self._environ)] = None
-
-    def to_list(self) -> list[str]:
-        """All lines, in the order in which they were added."""
-        return list(self._lines)
 
 
 def describe_inputs(
@@ -59,7 +34,12 @@ def describe_inputs(
     :param reopen: whether to reopen each file first, see :func:`uv_mutex.locking.network_cache.reopen`.
     :raises UnsupportedInputsError: if some input can't be described in a line.
     """
-    lines = _Lines(environ, reopen=reopen)
+    lines = Lines(environ, reopen=reopen)
+    if project.script:
+        _add_script(project, project.script, config_file, lines)
+        return lines.to_list()
+    if not pyproject.is_toml(pyproject.read_text(f"{project.root}/{_PYPROJECT}")):
+        raise UnsupportedInputsError  # TOML 1.1, whose members Python can't tell
     for folder in _searched_folders(project):
         lines.add("file", *(f"{folder}/{name}" for name in (_PYPROJECT, *_VERSION_FILES)))
     lines.add("file", *_project_settings(project.root))
@@ -73,8 +53,25 @@ def describe_inputs(
             lines.add("file", path)
         else:
             lines.add("file", f"{path}/{_PYPROJECT}", *_pyprojects_above(path, project.root))
-            _add_cache_keys(path, lines, virtual=kind == "virtual")
+            cache_keys.add(path, lines, virtual=kind == "virtual")
     return lines.to_list()
+
+
+def _add_script(project: "Project", script: "Script", config_file: str | None, lines: Lines) -> None:
+    """Add what decides the environment of a script with inline metadata.
+
+    :raises UnsupportedInputsError: if it depends on local packages.
+    """
+    if script.has_local_sources:
+        raise UnsupportedInputsError
+    if script.path:
+        lines.add("file", script.path, script.lockfile or "")
+    for folder in _searched_folders(project):
+        lines.add("file", *(f"{folder}/{name}" for name in (_PYPROJECT, *_VERSION_FILES)))
+    for folder in dict.fromkeys((project.root, project.start, project.member)):
+        lines.add("file", *_project_settings(folder))
+    if config_file:
+        lines.add("file", config_file)
 
 
 def _searched_folders(project: "Project") -> "Iterator[str]":
@@ -103,7 +100,7 @@ def _project_settings(root: str) -> "Iterator[str]":
             return
 
 
-def _add_members(project: "Project", lines: _Lines) -> None:
+def _add_members(project: "Project", lines: Lines) -> None:
     """Add each member of the workspace, and each folder in which a new member may appear."""
     for member_pattern in pyproject.member_patterns(project.root):
         pattern = os.path.normpath(os.path.join(project.root, member_pattern))
@@ -116,7 +113,7 @@ def _add_members(project: "Project", lines: _Lines) -> None:
             lines.add("file", f"{folder}/{_PYPROJECT}")
 
 
-def _matching_folders(folders: list[str], part: str, environment: str, lines: _Lines) -> "Iterator[str]":
+def _matching_folders(folders: list[str], part: str, environment: str, lines: Lines) -> "Iterator[str]":
     """The folders below ``folders`` that one part of a pattern matches. Adds each folder that is listed to the lines.
 
     :raises UnsupportedInputsError: if there are too many folders to list.
@@ -162,68 +159,3 @@ def _pyprojects_above(folder: str, root: str) -> "Iterator[str]":
             return
         if os.path.exists(f"{parent}/{_PYPROJECT}"):
             yield f"{parent}/{_PYPROJECT}"
-
-
-def _add_cache_keys(folder: str, lines: _Lines, *, virtual: bool) -> None:
-    """Add the cache keys of a local package (crates/uv-cache-info/src/cache_info.rs).
-
-    :param virtual: whether the package itself is not installed, only its dependencies.
-    :raises UnsupportedInputsError: if a cache key is a pattern, or of an unknown kind.
-    """
-    text = pyproject.read_text(f"{folder}/{_PYPROJECT}")
-    if virtual and "dynamic" not in text:  # uv does not build it
-        return
-    declared = pyproject.table(text, "tool.uv").get("cache-keys") if "cache-keys" in text else None
-    keys = _DEFAULT_CACHE_KEYS if declared is None else declared
-    if not isinstance(keys, list):
-        raise UnsupportedInputsError
-    for key in keys:
-        kind, value = next(iter(key.items()), ("", "")) if isinstance(key, dict) else ("file", key)
-        if kind == "git":
-            _add_git_files(folder, value, lines)
-        elif not isinstance(value, str) or kind not in ("file", "dir", "env"):
-            raise UnsupportedInputsError
-        elif kind == "env":
-            lines.add("env", value)
-        elif kind == "file" and any(mark in value for mark in "*?[{"):
-            raise UnsupportedInputsError
-        else:
-            # For a folder uv compares the time when it was created, which Python can't read. We compare ctime, which
-            # also changes if a file is added to the folder or removed from it.
-            lines.add("file", os.path.join(folder, value))
-
-
-def _add_git_files(folder: str, wanted: object, lines: _Lines) -> None:
-    """Add the files in which uv finds the commit and the tags (crates/uv-cache-info/src/git_info.rs).
-
-    :param wanted: the value of the cache key: true, or a table with ``commit`` and ``tags``.
-    """
-    tags = isinstance(wanted, dict) and wanted.get("tags") is True
-    commit = wanted is True or (isinstance(wanted, dict) and wanted.get("commit") is True)
-    if not (commit or tags):
-        return
-    for parent in pyproject.folder_and_parents(folder):
-        dot_git = f"{parent}/.git"
-        if os.path.exists(dot_git):
-            break
-        lines.add("file", dot_git)
-    else:
-        return
-    if os.path.isdir(dot_git):
-        lines.add("exists", dot_git)
-        git = dot_git
-    else:  # a worktree or a submodule
-        lines.add("file", dot_git)
-        git = _path_in_file(dot_git, "gitdir:")
-    common = _path_in_file(f"{git}/commondir") if os.path.exists(f"{git}/commondir") else git
-    reference = pyproject.read_text(f"{git}/HEAD").strip().removeprefix("ref:").strip()
-    lines.add("file", f"{git}/HEAD", f"{git}/{reference}", f"{common}/{reference}", f"{common}/packed-refs")
-    if tags:
-        # git renames each tag's file into its folder, which changes the folder's time.
-        lines.add("file", *(parent for parent, _, _ in os.walk(f"{common}/refs/tags")), f"{common}/refs/tags")
-
-
-def _path_in_file(file: str, prefix: str = "") -> str:
-    """The path that one of git's files holds after the prefix. A relative path starts from the file's folder."""
-    path = pyproject.read_text(file).strip().removeprefix(prefix).strip()
-    return os.path.normpath(os.path.join(os.path.dirname(file), path))

@@ -1,28 +1,41 @@
-"""Read and write the files that hold the notes of an environment, `.uv-mutex/XXXXXXXX` in its folder.
+"""Read and write the files that hold the notes of an environment, and remove those that are of no more use.
 
-A note file has a head, a key (see :mod:`uv_mutex.environment.request_key`), the lines of
-:func:`uv_mutex.environment.fingerprint.describe`, a separator, and the lines of ``describe_contents``.
+A note file is called ``note.KEY``; the key is a digest of what the call asks uv for, see
+:mod:`uv_mutex.environment.request_key`. It lies in the first of these folders that can be written: ``.uv-mutex`` in
+the environment, the lock's folder in the workspace root, ``uv-mutex`` in the user's cache. Outside the environment it
+is called ``note.DEVICE-INODE.KEY.UID``, by the environment's device and inode and by the user: users who don't trust
+each other's notes don't overwrite them either.
+
+A file is text, a line each, with these parts:
+
+- ``uv-mutex note 4``, and ``reopen`` if other hosts can write the files below: then each must be reopened before it is
+  compared, since stat may answer from the cache of a network file system.
+- Lines ``KIND STATE PATH``, see :func:`uv_mutex.environment.fingerprint.describe`. A path in the workspace root begins
+  with ``./``. STATE is ``-`` where nothing is; else ctime, mtime (both in nanoseconds), size and inode, with ``/``
+  between, for the kinds ``file``, ``packages``, ``members`` and ``tree``; ``+`` for ``exists``; a digest for ``env``.
+  ``glob`` is not compared. A state ``?`` never compares equal. The environment is fresh if all lines hold.
+- ``# contents``, and lines that are compared where only lines of ``packages``, ``members`` or ``tree`` don't hold.
 """
 
-import binascii
 import os
-
-from uv_mutex import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _FOLDER = ".uv-mutex"
-_HEAD = "uv-mutex note 3"
-#: Follows the head if other hosts can write the files. Then each is reopened before it is compared, since stat may
-#: answer from the cache of a network file system.
+_HEAD = "uv-mutex note 4"
 _REOPEN = " reopen"
 #: Ends the lines that are always compared. A file without it was cut short.
 _SEPARATOR = "\n# contents\n"
-_NAME_LENGTH = 8
 #: Far more than a note can have: a line has some 100 bytes.
 _MOST_BYTES = 1 << 25
+_PREFIX, _TEMPORARY = "note.", ".note."
+#: How many notes of one environment are kept, and how many of all environments in a user's cache.
+_MOST_NOTES, _MOST_CACHED = 16, 256
+#: The age in seconds at which the temporary file of a note is taken for one whose writer died.
+_ABANDONED_AFTER = 60
+_OLDER_NAME_LENGTH = 8
 
 
 class StoredNote:
@@ -41,42 +54,132 @@ class StoredNote:
         self.reopen = reopen
 
 
-def read(environment: str, root: str, key: str) -> StoredNote | None:
-    """Read the note for a key.
+class _Place:
+    """A folder for notes, and what their names begin and end with.
 
-    :param environment: the environment's folder.
-    :param root: the workspace root.
-    :param key: the key.
-    :returns: the note; None if there is none, or if it is damaged, of another version, or for another key.
+    ``owners``: whose files there can be trusted. In the environment that is None, for anybody: who can write there can
+    change the environment as well.
     """
-    try:
-        content = files.read(_path(environment, key), _MOST_BYTES)
-    except OSError:
-        return None
-    described, separator, contents = content.decode("utf-8", "surrogateescape").partition(_SEPARATOR)
-    head, *lines = described.split("\n")
-    reopen = head == _HEAD + _REOPEN
-    if not separator or not (reopen or head == _HEAD) or len(lines) < 2 or lines[0] != key:
-        return None
-    return StoredNote([_with_absolute_path(line, root) for line in lines[1:]], contents, reopen=reopen)
+
+    __slots__ = ("folder", "is_cache", "owners", "prefix")
+
+    def __init__(self, folder: str, prefix: str, owners: tuple[int, ...] | None, *, is_cache: bool = False) -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self.owners = owners
+        self.is_cache = is_cache
+
+    def make(self, mode: int) -> None:
+        """Make the folder if there is none.
+
+        :param mode: its permissions, but those of a cache.
+        :raises OSError: if it can't be made, or if it would be in the cache of another user.
+        """
+        if os.path.isdir(self.folder):
+            return
+        if self.is_cache:
+            above = os.path.dirname(self.folder)
+            while not os.path.isdir(above):
+                above = os.path.dirname(above)
+            if os.stat(above).st_uid != os.geteuid():
+                raise PermissionError(self.folder)
+            os.makedirs(self.folder, 0o700)
+            return
+        os.mkdir(self.folder, 0o700)
+        fd = self.open()
+        try:
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+    def name(self, key: str) -> str:
+        """The name of the note for a key."""
+        return f"{self.prefix}{key}" if self.owners is None else f"{self.prefix}{key}.{os.geteuid()}"
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of this name is a note of the environment."""
+        return name.startswith(self.prefix)
+
+    def open(self) -> int:
+        """A descriptor of the folder, by which its files are named: nobody can put a symlink in its place then.
+
+        :raises OSError: if there is none.
+        """
+        return os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
-def write(environment: str, root: str, key: str, note: StoredNote) -> None:
-    """Write the note for a key. Never fails: without a note the next call prepares the environment again."""
-    head = _HEAD + _REOPEN if note.reopen else _HEAD
-    lines = (_with_relative_path(line, root) for line in note.lines)
-    _replace(_path(environment, key), "\n".join((head, key, *lines)) + _SEPARATOR + note.contents)
+class NoteFiles:
+    """The note files of one environment."""
 
+    def __init__(self, environment: str, root: str, environ: "Mapping[str, str]") -> None:
+        """
+        :param environment: the environment's folder.
+        :param root: the workspace root.
+        :param environ: the environment variables.
+        """
+        self._environment = environment
+        self._root = root
+        self._environ = environ
 
-def remove_all(environment: str) -> None:
-    """Remove all notes of an environment. Never fails."""
-    folder = f"{environment}/{_FOLDER}"
-    try:
-        for name in os.listdir(folder):
-            if len(name) == _NAME_LENGTH:  # the folder may also hold the lock of an environment below this one
-                os.unlink(f"{folder}/{name}")
-    except OSError:
-        pass
+    def read(self, key: str) -> "Iterator[StoredNote]":
+        """Each note for a key that is not damaged, of another version, or by somebody who can't be trusted."""
+        for place in self._places():
+            content = _read(f"{place.folder}/{place.name(key)}", place.owners)
+            described, separator, contents = content.decode("utf-8", "surrogateescape").partition(_SEPARATOR)
+            head, *lines = described.split("\n")
+            reopen = head == _HEAD + _REOPEN
+            if separator and (reopen or head == _HEAD) and lines and all(line.count(" ") > 1 for line in lines):
+                absolute = [_with_absolute_path(line, self._root) for line in lines]
+                yield StoredNote(absolute, contents, reopen=reopen)
+
+    def write(self, key: str, note: StoredNote) -> None:
+        """Write the note for a key. Never fails: without a note the next call prepares the environment again."""
+        head = _HEAD + _REOPEN if note.reopen else _HEAD
+        lines = (_with_relative_path(line, self._root) for line in note.lines)
+        text = "\n".join((head, *lines)) + _SEPARATOR + note.contents
+        for place in self._places():
+            try:
+                permissions = os.stat(self._environment).st_mode
+                place.make(permissions & 0o3777)
+                folder = place.open()
+            except OSError:
+                continue
+            try:
+                _replace(folder, place.name(key), text, _file_mode(permissions))
+                _remove_oldest(folder, place.prefix, _MOST_NOTES)
+                if place.is_cache:
+                    _remove_oldest(folder, _PREFIX, _MOST_CACHED)
+                return
+            except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
+                pass
+            finally:
+                os.close(folder)
+
+    def remove(self) -> None:
+        """Remove all notes of the environment. Never fails."""
+        for place in self._places():
+            _remove(place, place.holds)
+
+    def remove_older(self) -> None:
+        """Remove what earlier versions wrote: it shows the values of variables. Never fails."""
+        _remove(next(self._places()), _is_older)
+
+    def _places(self) -> "Iterator[_Place]":
+        yield _Place(f"{self._environment}/{_FOLDER}", _PREFIX, None)
+        try:
+            found = os.stat(self._environment)
+        except OSError:
+            return
+        prefix = f"{_PREFIX}{found.st_dev:x}-{found.st_ino:x}."
+        owners = (os.geteuid(), found.st_uid, 0)
+        beside_lock = f"{self._root}/{_FOLDER}"
+        if os.path.isdir(beside_lock):
+            yield _Place(beside_lock, prefix, owners)
+        from uv_mutex.uv import user_folders
+
+        cache = user_folders.cache(self._environ)
+        if cache:
+            yield _Place(f"{cache}/uv-mutex", prefix, owners, is_cache=True)
 
 
 def contents_text(lines: "Iterable[str]", root: str) -> str:
@@ -105,21 +208,95 @@ def _with_absolute_path(line: str, root: str) -> str:
     return f"{kind} {state} {root}{path[1:]}" if path == "." or path.startswith("./") else line
 
 
-def _path(environment: str, key: str) -> str:
-    name = binascii.crc32(key.encode("utf-8", "surrogateescape"))
-    return f"{environment}/{_FOLDER}/{name:0{_NAME_LENGTH}x}"
+def _file_mode(permissions: int) -> int:
+    """The permissions of a note, from those of the environment: who can write the environment can read its notes.
+
+    So whoever could guess at a digest could have read what it stands for: they can change the programs that its owner
+    runs. A salt would lie beside the note, and hide nothing from them.
+    """
+    return 0o600 | (permissions & 0o022) << 1
 
 
-def _replace(path: str, text: str) -> None:
-    """Write a file in one step: a reader sees the old text or the new one."""
-    temporary = f"{path}.{os.getpid()}"
+def _read(path: str, owners: tuple[int, ...] | None) -> bytes:
+    """The bytes of a file; none if it can't be read, or if somebody else than ``owners`` owns it."""
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
-        os.replace(temporary, path)
-    except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        if owners is None or os.fstat(fd).st_uid in owners:
+            return os.read(fd, _MOST_BYTES)
+    except OSError:  # a folder
+        pass
+    finally:
+        os.close(fd)
+    return b""
+
+
+def _replace(folder: int, name: str, text: str, mode: int) -> None:
+    """Write a file in one step: a reader sees the old text or the new one.
+
+    :param folder: a descriptor of its folder.
+    :param name: the file's name.
+    :param text: what to write.
+    :param mode: its permissions, whatever the umask is.
+    :raises OSError: if it can't be written.
+    :raises ValueError: if the text has a character that no file can have.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    temporary = f"{_TEMPORARY}{os.urandom(4).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        _unlink(folder, temporary)
+        raise
+
+
+def _remove_oldest(folder: int, prefix: str, most: int) -> None:
+    """Remove the oldest notes if there are more than ``most``, and the temporary files of writers that died.
+
+    :param folder: a descriptor of the folder, into which a note was just written.
+    """
+    notes, temporary = [], []
+    for name in os.listdir(folder):
         try:
-            os.unlink(temporary)
-        except OSError:
+            if name.startswith(prefix):
+                notes.append((os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime, name))
+            elif name.startswith(_TEMPORARY):
+                temporary.append((os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime, name))
+        except OSError:  # another call removed it
             pass
+    notes.sort()
+    now = notes[-1][0]  # by the clock of the file server
+    abandoned = [item for item in temporary if item[0] < now - _ABANDONED_AFTER]
+    for _, name in [*notes[: max(0, len(notes) - most)], *abandoned]:
+        _unlink(folder, name)
+
+
+def _is_older(name: str) -> bool:
+    """Whether an earlier version wrote a file of this name, or began to."""
+    stem = name.partition(".")[0]
+    return len(stem) == _OLDER_NAME_LENGTH and not stem.strip("0123456789abcdef")
+
+
+def _remove(place: _Place, is_wanted: "Callable[[str], bool]") -> None:
+    try:
+        folder = place.open()
+    except OSError:
+        return
+    try:
+        for name in filter(is_wanted, os.listdir(folder)):
+            _unlink(folder, name)
+    finally:
+        os.close(folder)
+
+
+def _unlink(folder: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        pass

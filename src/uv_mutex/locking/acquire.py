@@ -1,14 +1,26 @@
-"""Take a lock: choose its kind, wait for it, and make sure that it is the one that the others take."""
+"""Take one lock: choose its kind, wait for it, and make sure that it is the one that the others take."""
 
 import errno
 import os
 import time
 
-from uv_mutex.errors import MutexError
-from uv_mutex.locking import filesystem, network_cache
+from uv_mutex.errors import MutexError, NoLockError, go_on
+from uv_mutex.locking import filesystem, network_cache, process
 from uv_mutex.locking.flock import MISSING_ERRORS, HeldLock, try_flock
-from uv_mutex.locking.lock_file import FLOCK, GONE_ERRORS, LEASE, PAUSE_SECONDS, LockFile, LockTarget
+from uv_mutex.locking.lock_file import (
+    FLOCK,
+    GONE_ERRORS,
+    LEASE,
+    PAUSE_SECONDS,
+    UNWRITABLE_ERRORS,
+    LockFile,
+    LockTarget,
+)
+from uv_mutex.locking.turnstile import Turnstile
 from uv_mutex.locking.wait import Wait, WaitBudget
+
+#: Errors of a lock that nobody can hold, since nobody can take it or create its files.
+_NOTHING_ERRORS = (*MISSING_ERRORS, *UNWRITABLE_ERRORS, errno.EBADF)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,29 +33,57 @@ def take(target: LockTarget, budget: WaitBudget, *, shared: bool = False) -> Hel
     :param target: what to lock.
     :param budget: how long to wait, and whether to be quiet.
     :param shared: as one of many, only to keep others from changing anything.
+    :raises NoLockError: if there is nothing that could be locked.
+    :raises MutexError: if it can't be taken, or the time to wait is over.
+    """
+    while True:
+        lock = take_opened(target, target.open(), budget, shared=shared)
+        if lock is not None:
+            return lock
+
+
+def take_opened(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+    """Take a lock whose file is open already, and wait for it if another call holds it.
+
+    :param target: what to lock.
+    :param fd: its descriptor, which is closed if that fails.
+    :param budget: how long to wait, and whether to be quiet.
+    :param shared: as one of many.
+    :returns: None if others take another file by now: open it anew.
+    :raises NoLockError: if there is nothing that could be locked.
     :raises MutexError: if it can't be taken, or the time to wait is over.
     """
     waited = budget.waited
-    while True:
-        recorded = target.recorded_backend()
-        if budget.backend and recorded and budget.backend != recorded:
-            raise _mixed(target, f"UV_MUTEX_BACKEND={budget.backend}", recorded)
-        fd = target.open()
+    try:
+        recorded = _agreed_backend(fd, target, budget)
+        lock = _wait_for(fd, target, budget, budget.backend or recorded, shared=shared)
         try:
-            lock = _wait_for(fd, target, budget, budget.backend or recorded, shared=shared)
-            try:
-                if _is_agreed(lock, recorded) and _is_current(fd, target):
-                    network_cache.outlast(target, fd, shared=shared, waited=budget.waited > waited)
-                    return lock
-            except BaseException:
-                lock.release()
-                raise
-            # `git clean -fdx` removed the folder while we waited, or another kind of lock came first.
+            if _is_agreed(lock, recorded) and target.is_current(fd):
+                network_cache.outlast(target, fd, shared=shared, waited=budget.waited > waited)
+                return lock
+        except BaseException:
             lock.release()
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise target.cannot("lock", error) from None
-            time.sleep(PAUSE_SECONDS)  # another host removed the file
+            raise
+        # `git clean -fdx` removed the folder while we waited, or another kind of lock came first.
+        lock.release()
+    except OSError as error:
+        if error.errno in _NOTHING_ERRORS:
+            raise target.nothing_to_lock(error) from None
+        if error.errno not in GONE_ERRORS:
+            raise target.cannot("lock", error) from None
+        time.sleep(PAUSE_SECONDS)  # another call removed the file or its folder
+    return None
+
+
+def _agreed_backend(fd: int, target: LockTarget, budget: WaitBudget) -> str | None:
+    """The kind of lock that was written down, if the user asks for no other; the descriptor is closed if they do."""
+    recorded = target.recorded_backend()
+    if not budget.backend or not recorded or budget.backend == recorded:
+        return recorded
+    os.close(fd)
+    if target.folder is None:
+        raise NoLockError(f"cannot lock {target.path} by {budget.backend}: no file can be created; make that possible")
+    raise _mixed(target, f"UV_MUTEX_BACKEND={budget.backend}", recorded)
 
 
 def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | None, *, shared: bool) -> HeldLock:
@@ -66,33 +106,47 @@ def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | Non
         raise
 
 
-def _wait_for_flock(fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+def _wait_for_flock(
+    fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool, alone_failed: bool = False
+) -> HeldLock | None:
     """Wait for the flock; None if the file system has none."""
     try:
-        if not try_flock(fd, shared=shared):
-            with Wait(target, budget) as wait:
-                wait.wait_for_flock(fd, shared=shared)
+        with Turnstile(target, shared=shared) as turnstile:
+            if not (turnstile.is_free() and try_flock(fd, shared=shared)):
+                if target.folder is None and process.may_hold_flock(fd):
+                    raise NoLockError(
+                        f"cannot lock {target.path}: it seems that a process above this call holds it; "
+                        "use uv-mutex exec instead of flock"
+                    )
+                with Wait(target, budget) as wait:
+                    turnstile.wait(wait)
+                    wait.wait_for_flock(fd, shared=shared)
     except OSError as error:
+        if error.errno == errno.EBADF and not alone_failed:
+            return _flock_of_reader(fd, target, budget, shared=shared)
         if error.errno not in MISSING_ERRORS or target.folder is None:
             raise
         return None
     return HeldLock(target, fd, shared=shared)
 
 
+def _flock_of_reader(fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+    """Wait for the shared flock of a file that may only be read. NFS locks it for one alone where it may be written.
+
+    :raises OSError: if there is no such flock either.
+    """
+    lock = _wait_for_flock(fd, target, budget, shared=True, alone_failed=True)
+    if lock and not shared:
+        go_on(
+            f"cannot lock {target.path} alone: it may only be read, and NFS wants more; give yourself write access",
+            how="beside others who may only read it",
+        )
+    return lock
+
+
 def _is_agreed(lock: HeldLock, recorded: str | None) -> bool:
     """Whether this is the kind of lock that all hosts use. The first call that takes a lock decides for all."""
     return (recorded or lock.target.record_backend(lock.backend)) == lock.backend
-
-
-def _is_current(fd: int, target: LockTarget) -> bool:
-    """Whether the locked file is still the one that others find."""
-    try:
-        there, mine = os.stat(target.path), os.fstat(fd)
-    except OSError as error:
-        if error.errno in GONE_ERRORS:
-            return False
-        raise
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _mixed(target: LockTarget, who: str, recorded: str) -> MutexError:

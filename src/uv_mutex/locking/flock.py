@@ -7,6 +7,7 @@ import time
 
 from uv_mutex.locking import owner
 from uv_mutex.locking.lock_file import FLOCK, LockTarget
+from uv_mutex.locking.owner import LockOwner
 
 #: Errors of flock that say "another has it": some file systems answer EACCES.
 _BUSY_ERRORS = (errno.EAGAIN, errno.EACCES)
@@ -34,19 +35,20 @@ def try_flock(fd: int, *, shared: bool) -> bool:
 class HeldLock:
     """A lock that this process holds until :meth:`release`, or until it ends.
 
-    ``target``: what is locked. ``shared``: as one of many. ``previous_owner_began``: if the last owner died at work,
-    so that its work may be half done, when it took the lock, in seconds since 1970 by the file server's clock.
+    ``target``: what is locked. ``base``: the lock that ``target`` is a level of; ``target`` itself if it is none.
+    ``shared``: as one of many. ``previous_owner_began``: if the last owner died at work, so that its work may be half
+    done, when it took the lock, in seconds since 1970 by the file server's clock.
     """
 
     backend = FLOCK
-    __slots__ = ("_fd", "_record", "previous_owner_began", "shared", "target", "token")
+    __slots__ = ("_fd", "_owner", "_record", "base", "previous_owner_began", "shared", "target")
 
     def __init__(self, target: LockTarget, fd: int, *, shared: bool) -> None:
-        self.target = target
+        self.target = self.base = target
         self.shared = shared
-        self.token = ""
         self.previous_owner_began: float | None = None
         self._fd = fd
+        self._owner: LockOwner | None = None
         self._record = b""
 
     def record(self, command: str) -> None:
@@ -58,24 +60,40 @@ class HeldLock:
         """
         if self.target.folder is None:
             return
-        mine = owner.this_process(command, time.time())
-        data = mine.encode()
         try:
             if os.pread(self._fd, owner.RECORD_BYTES, 0).strip():
                 self.previous_owner_began = os.fstat(self._fd).st_mtime
             if self.shared:
                 return
+            self._owner = owner.this_process(command, time.time())
+            data = self._owner.encode()
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
         except OSError:
             return
-        self.token = mine.token
         self._record = data
+
+    def absorb(self, deeper: "HeldLock") -> None:
+        """Take over what the last owner of a deeper level left half done, and release that level.
+
+        :param deeper: the lock of that level, held exclusively.
+        """
+        deeper.record("")
+        if deeper.previous_owner_began is not None:
+            self.previous_owner_began = min(deeper.previous_owner_began, self.previous_owner_began or float("inf"))
+        deeper.release()
 
     @property
     def previous_owner_died(self) -> bool:
         """Whether the last owner died at work."""
         return self.previous_owner_began is not None
+
+    @property
+    def token(self) -> str:
+        """One word that no other lock has, of whatever process."""
+        if self._owner is None:
+            self._owner = owner.this_process("", time.time())
+        return self._owner.token
 
     @property
     def mark(self) -> str:
@@ -94,17 +112,28 @@ class HeldLock:
         same = not self._record or owner.read_record(self.target.path) == self._record
         return None if same else TAKEN_OVER
 
+    def still_excludes(self) -> bool:
+        """Whether nobody can have taken the lock alone since. A shared holder asks once it has left its run record.
+
+        If somebody has, the holder must let go, and take the lock anew.
+
+        :raises OSError: if that can't be told.
+        """
+        return True
+
     def release(self, *, unfinished: bool = False) -> None:
         """Let others in. The file stays: if it were unlinked, those who wait would be split across two files.
 
         :param unfinished: leave the owner in the file, as if this process had died: its work may be half done.
         """
-        if self._record and not unfinished:
-            try:
-                if os.pread(self._fd, owner.RECORD_BYTES, 0) == self._record:
+        try:
+            if self._record and os.pread(self._fd, owner.RECORD_BYTES, 0) == self._record:
+                if not unfinished:
                     os.ftruncate(self._fd, 0)
-            except OSError:
-                pass
+                elif self.previous_owner_began is not None:  # the next owner must look back as far as this one
+                    os.utime(self._fd, (self.previous_owner_began, self.previous_owner_began))
+        except OSError:
+            pass
         try:
             os.close(self._fd)
         except OSError:  # ENOTCONN: this host was cut off, and has no lock any more

@@ -1,13 +1,21 @@
-"""The file, or the folder, that a lock is taken on, and the files beside it."""
+"""The file, or the folder, that a lock is taken on, and the files beside it.
+
+A lock file that is there is locked, if need be by a descriptor that may only read. Where there is none and none can be
+created (another user's folder, a sandbox, a full disk), the folder that it stands for is locked in its place. So that
+those who may create it and those who may not agree, it is created only while nobody holds the lock of that folder, and
+who gets the lock of the folder looks once more whether there is a file by now.
+"""
 
 import errno
+import fcntl
 import os
 import stat
 import time
 from abc import ABC, abstractmethod
 
 from uv_mutex import files
-from uv_mutex.errors import MutexError
+from uv_mutex.errors import MutexError, NoLockError
+from uv_mutex.locking import process
 
 #: The folder of a lock file.
 FOLDER = ".uv-mutex"
@@ -18,12 +26,25 @@ GONE_ERRORS = (errno.ENOENT, errno.ESTALE)
 #: How long to wait before the next try after one of these errors, in seconds.
 PAUSE_SECONDS = 0.05
 _ATTEMPTS = 20
+_SHORT_ATTEMPTS, _SHORT_PAUSE_SECONDS = 4, 0.002
 _IGNORE_EVERYTHING = b"# made by uv-mutex\n*\n"
+#: Errors of an open that a descriptor which may only read does not meet.
+_READ_ONLY_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: Errors that say that this process has no room for one more descriptor, whatever the file is.
+_EXHAUSTED_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: Errors that say that nothing can be written here, and not that something may be there which can't be seen.
+UNWRITABLE_ERRORS = (*_READ_ONLY_ERRORS, *_EXHAUSTED_ERRORS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK)
 _HINTS = {
     errno.ELOOP: "it is a symlink; remove it",
+    errno.ENOTDIR: "its folder is a file or a symlink; remove that",
     errno.EISDIR: "remove that folder",
     errno.EACCES: "give yourself write access there",
     errno.EPERM: "give yourself write access there",
+    errno.EROFS: "mount it for writing",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+    errno.EBADF: "give yourself write access there",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
 }
@@ -48,6 +69,19 @@ class LockTarget(ABC):
         :raises MutexError: if that is not possible.
         """
 
+    def is_current(self, fd: int) -> bool:
+        """Whether a descriptor that :meth:`open` returned is still the one that others lock.
+
+        :raises OSError: if that can't be told.
+        """
+        try:
+            there, mine = os.stat(self.path), os.fstat(fd)
+        except OSError as error:
+            if error.errno in GONE_ERRORS:
+                return False
+            raise
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
     @abstractmethod
     def recorded_backend(self) -> str | None:
         """The kind of lock that all hosts use here: FLOCK or LEASE; None if nobody has taken the lock yet."""
@@ -55,6 +89,10 @@ class LockTarget(ABC):
     @abstractmethod
     def record_backend(self, backend: str) -> str:
         """Write down the kind of lock, unless another call did; return what is written down then."""
+
+    @abstractmethod
+    def beside(self, suffix: str) -> "LockFile":
+        """Another lock file for the same thing: a level of this lock, or its turnstile."""
 
     @abstractmethod
     def file_mode(self) -> int:
@@ -68,15 +106,22 @@ class LockTarget(ABC):
             return []
 
     def cannot(self, verb: str, error: OSError) -> MutexError:
-        """The error to raise if the lock can't be opened, created or locked."""
-        hint = _HINTS.get(error.errno or 0, "mend that")
+        """The error to raise if the lock can't be opened, created or locked, and somebody may hold it."""
         return MutexError(
-            f"cannot {verb} {self.path}: {error.strerror}; {hint}, or set UV_MUTEX=off to run uv unlocked"
+            f"cannot {verb} {self.path}: {error.strerror}; {_hint(error)}, or set UV_MUTEX=off to run uv unlocked"
         )
+
+    def nothing_to_lock(self, error: OSError) -> NoLockError:
+        """The error to raise if there is nothing here that could be locked."""
+        return NoLockError(f"cannot lock {self.path}: {error.strerror}; {_hint(error)}")
+
+
+def _hint(error: OSError) -> str:
+    return _HINTS.get(error.errno or 0, "mend that")
 
 
 class EnvironmentFolder(LockTarget):
-    """The folder of an environment, locked where nobody may create a file beside it. It can have no lease."""
+    """A folder, locked where no lock file can be created. It can have no lease."""
 
     __slots__ = ()
 
@@ -87,7 +132,7 @@ class EnvironmentFolder(LockTarget):
         try:
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise self.cannot("open", error) from None
+            raise self.nothing_to_lock(error) from None
 
     def recorded_backend(self) -> str | None:
         return FLOCK
@@ -95,102 +140,184 @@ class EnvironmentFolder(LockTarget):
     def record_backend(self, backend: str) -> str:
         return backend
 
+    def beside(self, suffix: str) -> "LockFile":
+        return LockFile(self.path, f"lock.{suffix}")
+
     def file_mode(self) -> int:
         return 0o600
 
 
 class LockFile(LockTarget):
-    """A lock file: ``name`` in ``folder``, which is ``.uv-mutex`` in ``above``, whose permissions it copies."""
+    """A lock file: ``name`` in ``folder``, which is ``.uv-mutex`` in ``above``, whose permissions it copies.
 
-    __slots__ = ("above", "folder", "name")
-    folder: str
+    Once it is open, and as long as no file can be created, ``path`` is the folder that is locked instead, and
+    ``folder`` is None.
+    """
 
-    def __init__(self, above: str, name: str = "lock") -> None:
+    __slots__ = ("_file", "_folder", "_instead", "above", "folder", "name")
+
+    def __init__(self, above: str, name: str = "lock", *, instead: str | None = None) -> None:
         """
         :param above: the folder in which `.uv-mutex` lies. Whoever may write there may take the lock.
         :param name: the name of the lock file.
+        :param instead: the folder to lock where no file can be created; None if there is none.
         """
-        self.folder = f"{above}/{FOLDER}"
+        self._folder = f"{above}/{FOLDER}"
+        self._file = f"{self._folder}/{name}"
+        self._instead = EnvironmentFolder(instead) if instead else None
         self.name = name
         self.above = above
-        super().__init__(f"{self.folder}/{name}", self.folder)
+        super().__init__(self._file, self._folder)
 
     def open(self) -> int:
+        self.path, self.folder = self._file, self._folder
         for attempt in range(_ATTEMPTS):
             try:
-                fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-            except PermissionError as error:
-                fd = self._open_to_read(error)
+                return self._open_existing()
             except OSError as error:
-                if error.errno not in GONE_ERRORS or attempt == _ATTEMPTS - 1:
-                    raise self.cannot("open", error) from None
-                if not self._create():
-                    time.sleep(PAUSE_SECONDS)
-                continue
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                return fd
-            os.close(fd)
-            break
+                failure = error
+            if failure.errno in _EXHAUSTED_ERRORS:
+                raise self.nothing_to_lock(failure)
+            if isinstance(failure, files.ForeignFolderError):
+                return self._open_instead(failure)
+            if failure.errno not in GONE_ERRORS:
+                break
+            try:
+                self._create()
+            except BlockingIOError as error:
+                # Another call is creating the file at this moment, or holds the lock of the folder for longer.
+                if attempt >= _SHORT_ATTEMPTS:
+                    return self._open_instead(error)
+                time.sleep(_SHORT_PAUSE_SECONDS)
+            except OSError as error:
+                if error.errno in UNWRITABLE_ERRORS:
+                    return self._open_instead(error)
+                if error.errno not in GONE_ERRORS:
+                    raise self.cannot("create", error) from None
+                time.sleep(PAUSE_SECONDS)
+        raise self.cannot("open", failure) from None
+
+    def is_current(self, fd: int) -> bool:
+        if self.folder is None and self._exists():
+            return False
+        return super().is_current(fd)
+
+    def _exists(self) -> bool:
+        """Whether there is a lock file that this user can open."""
+        try:
+            os.close(self._open_existing())
+        except OSError:
+            return False
+        return True
+
+    def _open_existing(self) -> int:
+        """Open the lock file. If it belongs to another user, it may only be read; see :meth:`acquire.take` on NFS.
+
+        :raises OSError: if it can't be opened.
+        """
+        try:
+            fd = files.open_file(self._file, os.O_RDWR)
+        except OSError as denied:
+            if denied.errno not in _READ_ONLY_ERRORS:
+                raise
+            try:
+                fd = files.open_file(self._file, os.O_RDONLY, trusted=False)
+            except OSError:
+                raise denied from None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
         raise MutexError(
-            f"cannot lock {self.path}: it is not a regular file; remove it, or set UV_MUTEX=off to run uv unlocked"
+            f"cannot lock {self._file}: it is not a regular file; remove it, or set UV_MUTEX=off to run uv unlocked"
         )
 
-    def _open_to_read(self, denied: OSError) -> int:
-        """Open the lock file of another user, which may only be read. That is enough for flock, except on NFS."""
-        try:
-            return os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            raise self.cannot("open", denied) from None
+    def _open_instead(self, failure: OSError) -> int:
+        """Open the folder that is locked where there is no lock file.
 
-    def _create(self) -> bool:
-        """Create the folder and the lock file; False if that is not possible yet."""
+        :param failure: why there is none.
+        :raises NoLockError: if it can't be opened either.
+        """
+        if self._instead is None:
+            raise self.cannot("create", failure) from None
+        fd = self._instead.open()
+        self.path, self.folder = self._instead.path, None
+        return fd
+
+    def _create(self) -> None:
+        """Create the folder and the lock file, while nobody holds the lock of the folder that is locked without them.
+
+        :raises BlockingIOError: if somebody holds that.
+        :raises OSError: if they can't be created.
+        """
+        held = self._lock_instead()
         # Without a umask, they have their permissions from the first moment: another user never finds them closed.
         umask = os.umask(0)
         try:
-            mode = os.stat(self.above).st_mode & 0o777
+            # Where only its owner may rename a file, only its owner may move a held lock away.
+            mode = os.stat(self.above).st_mode & 0o1777
             try:
-                os.mkdir(self.folder, mode | 0o700)
+                os.mkdir(self._folder, mode | 0o700)
             except FileExistsError:
                 pass
-            ignore = f"{self.folder}/.gitignore"
+            ignore = f"{self._folder}/.gitignore"
             if _is_empty(ignore):  # a call was killed, or the disk was full
-                os.unlink(ignore)
+                files.remove(ignore)
             files.create(ignore, self.file_mode(), _IGNORE_EVERYTHING)
-            files.create(self.path, self.file_mode(), b"")
-        except OSError as error:
-            if error.errno in GONE_ERRORS:
-                return False
-            raise self.cannot("create", error) from None
+            files.create(self._file, self.file_mode(), b"")
         finally:
             os.umask(umask)
-        return True
+            if held >= 0:
+                os.close(held)
+
+    def _lock_instead(self) -> int:
+        """Take the lock of the folder; return its descriptor, or -1 if it can't be opened.
+
+        Where a folder can't be locked, or is locked by `flock . uv run …`, nobody locks it instead of the file.
+
+        :raises BlockingIOError: if another call may hold it.
+        """
+        if self._instead is None:
+            return -1
+        try:
+            fd = self._instead.open()
+        except NoLockError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not process.may_hold_flock(fd):
+                os.close(fd)
+                raise
+        except OSError:
+            pass
+        return fd
 
     def file_mode(self) -> int:
         """The permissions for the files of the lock: whoever may write the folder may take the lock."""
         return (os.stat(self.above).st_mode | 0o600) & 0o666
 
+    def beside(self, suffix: str) -> "LockFile":
+        return LockFile(self.above, f"{self.name}.{suffix}")
+
     @property
     def backend_file(self) -> str:
         """The file that names the kind of lock."""
-        return f"{self.folder}/backend"
+        return f"{self._folder}/backend"
 
     def recorded_backend(self) -> str | None:
+        if self.folder is None:
+            return FLOCK
         text = files.read_or_empty(self.backend_file, 64, follow=False).strip()
         return {b"flock": FLOCK, b"lease": LEASE}.get(text)
 
     def record_backend(self, backend: str) -> str:
-        temporary = f"{self.backend_file}.{os.uname().nodename}.{os.getpid()}"
+        if self.folder is None:
+            return backend
         for _ in range(_ATTEMPTS):
             try:
-                files.create(temporary, self.file_mode(), backend.encode() + b"\n")
-                try:
-                    os.link(temporary, self.backend_file)  # all or nothing, and never over the file of another call
-                except FileExistsError:
-                    pass
-                finally:
-                    os.unlink(temporary)
+                files.create(self.backend_file, self.file_mode(), backend.encode() + b"\n")
             except OSError as error:
-                if error.errno != errno.ESTALE:  # no hard links, or a full disk: then nobody can compare
+                if error.errno != errno.ESTALE:  # a full disk, or not our folder: then nobody can compare
                     break
                 time.sleep(PAUSE_SECONDS)
             else:

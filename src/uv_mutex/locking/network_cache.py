@@ -66,7 +66,7 @@ def outlast(target: LockTarget, fd: int, *, shared: bool, waited: bool) -> None:
 def _was_last(target: LockTarget) -> bool:
     """Whether the previous owner was of this host. To remove a file is to ask the server, not this host's memory."""
     try:
-        os.unlink(f"{target.path}.last.{os.uname().nodename}")
+        files.remove(f"{target.path}.last.{os.uname().nodename}")
     except OSError:
         return False
     _be_last(target)
@@ -79,7 +79,7 @@ def _be_last(target: LockTarget) -> None:
     try:
         for other in target.names(f"{name}.last."):
             if other != mine:
-                os.unlink(f"{target.folder}/{other}")
+                files.remove(f"{target.folder}/{other}")
         files.create(f"{target.folder}/{mine}", target.file_mode(), b"")
     except OSError:  # then the next call waits, on this host too
         pass

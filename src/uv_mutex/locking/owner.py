@@ -3,6 +3,8 @@
 import os
 
 from uv_mutex import files
+from uv_mutex.locking import process
+from uv_mutex.locking.process import Process
 
 RECORD_BYTES = 4096
 _LATEST = 1e11
@@ -11,28 +13,35 @@ _LATEST = 1e11
 class LockOwner:
     """The process that holds a lock, or waits for it.
 
-    ``pid``: its process id on ``host``. ``since``: when it began, in seconds of that host's clock. ``command``: what
-    it runs. ``uid``: its user, None if it did not write its user down.
+    ``pid``: its process id on ``host``; both are for display, since containers share them. ``since``: when it began,
+    in seconds of that host's clock. ``command``: what it runs. ``uid``: its user, None if it did not write its user
+    down. ``process``: which process it is, None if an earlier version wrote the record. ``token``: one word that no
+    other owner shares.
     """
 
-    __slots__ = ("command", "host", "pid", "since", "token", "uid")
+    __slots__ = ("command", "host", "pid", "process", "since", "token", "uid")
 
-    def __init__(self, pid: int, host: str, since: float, command: str, uid: int | None = None) -> None:
+    def __init__(
+        self, pid: int, host: str, since: float, command: str, uid: int | None = None, *, process: Process | None = None
+    ) -> None:
         self.pid = pid
         self.host = host
         self.since = since
         self.command = command
         self.uid = uid
-        self.token = f"{host}/{pid}/{since}"
+        self.process = process
+        self.token = f"{process.encode() if process else f'{host}/{pid}'}/{since}"
 
     def encode(self) -> bytes:
         """The content of the lock file: one line."""
         command = self.command.replace("\n", " ").replace("\t", " ")
         # The number of the user: to look up the name can take as long as a server needs to answer.
-        user = "" if self.uid is None else f"\t{self.uid}"
+        rest = "" if self.uid is None else f"\t{self.uid}"
+        if self.process:
+            rest = (rest or "\t") + f"\t{self.process.encode()}"
         line = f"{self.pid} {self.since} {self.host} ".encode("utf-8", "surrogateescape")
-        text = command.encode("utf-8", "surrogateescape")[: RECORD_BYTES - len(line) - len(user) - 1]
-        return line + text + user.encode() + b"\n"
+        text = command.encode("utf-8", "surrogateescape")[: RECORD_BYTES - len(line) - len(rest) - 1]
+        return line + text + rest.encode() + b"\n"
 
 
 def this_process(command: str, since: float) -> LockOwner:
@@ -41,7 +50,13 @@ def this_process(command: str, since: float) -> LockOwner:
     :param command: what it wants the lock for.
     :param since: when it began, in seconds of this host's clock.
     """
-    return LockOwner(os.getpid(), os.uname().nodename, since, command, os.getuid())
+    here = process.this_process()
+    return LockOwner(here.pid, os.uname().nodename, since, command, os.getuid(), process=here)
+
+
+def process_of(token: str) -> Process | None:
+    """The process of a token; None if it names none."""
+    return process.decode(token.rpartition("/")[0])
 
 
 def read_owner(path: str) -> LockOwner | None:
@@ -52,16 +67,17 @@ def read_owner(path: str) -> LockOwner | None:
 def decode(record: bytes) -> LockOwner | None:
     """Read what :meth:`LockOwner.encode` wrote; None if it is something else.
 
-    Earlier versions wrote no user down.
+    Earlier versions wrote no process down, and before that no user.
     """
     line = record.decode("utf-8", "replace").partition("\n")[0]
     fields = line.strip(" ").split(" ", 3)
     try:
-        command, _, uid = fields[3].partition("\t")
+        command, uid, word = [*fields[3].split("\t", 2), "", ""][:3]
         since = float(fields[1])
         if not 0 <= since < _LATEST:  # this refuses NaN as well
             return None
-        return LockOwner(int(fields[0]), fields[2], since, command, int(uid) if uid else None)
+        owner_uid = int(uid) if uid else None
+        return LockOwner(int(fields[0]), fields[2], since, command, owner_uid, process=process.decode(word))
     except (IndexError, ValueError):
         return None
 

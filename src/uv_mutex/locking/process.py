@@ -87,6 +87,49 @@ def ancestors() -> list[Process]:
     return found
 
 
+def is_whole(chain: list[Process]) -> bool:
+    """Whether :func:`ancestors` saw all of them, up to the first process of this PID namespace."""
+    try:
+        return stat(chain[-1].pid)[_PARENT] == "0"
+    except (OSError, IndexError):
+        return False
+
+
+def may_hold_flock(fd: int) -> bool:
+    """Whether it may be a process above this one that holds the flock of a file: `flock . uv run …`.
+
+    It may if the kernel says so, or if it has the file open, or if this process found it open. What /proc does not
+    show does not count.
+
+    :param fd: a descriptor of the file.
+    """
+    wanted = os.fstat(fd)
+    above = ancestors()
+    pids = {str(each.pid) for each in above[1:]}
+    for line in _read("/proc/locks").decode("ascii", "replace").splitlines():
+        _, kind, *fields = [*line.replace("->", "").split(), "", "", "", ""]
+        if kind == "FLOCK" and fields[2] in pids and fields[3].endswith(f":{wanted.st_ino}"):
+            return True
+    return any(_has_open(each.pid, wanted) for each in above)
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for number in numbers:
+        try:
+            found = os.stat(f"/proc/{pid}/fd/{number}")
+            # What this process opened itself does not count.
+            counts = pid != os.getpid() or os.get_inheritable(int(number))
+        except OSError:
+            continue
+        if counts and (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
+
+
 def boot_id() -> str:
     """The boot id of the kernel, which no two boots of any hosts share; "-" if it can't be told."""
     return _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip() or _UNKNOWN

@@ -33,6 +33,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
 _LONGEST_TIMEOUT = _LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
 _WAKE = signal.SIGURG
+#: Signals that end a wait, as they end a uv; nothing must stay behind.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _TimeUpError(Exception):
@@ -106,20 +108,46 @@ class Wait:
         self._live = not self._quiet and sys.stderr is not None and sys.stderr.isatty()
         self._main = threading.get_ident()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread: threading.Thread | None = None
         self._blocking = False
+        self._sign: WaiterFile | None = None
+        self._said = False
 
     def __enter__(self) -> "Wait":
         self.began = time.monotonic()
-        self._old_handler = signal.signal(_WAKE, self._wake)
+        self._since = time.time()
+        self._next_line = self.began + (_LONGEST_WAIT if self._quiet else _SILENT_SECONDS)
+        self._next_sign = self.began + _SHOW_SECONDS
+        self._old_handlers = {_WAKE: signal.signal(_WAKE, self._wake)}
+        for number in _ENDING:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                self._old_handlers[number] = signal.signal(number, self._end)
         self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})
-        self._thread.start()
+        self._thread = self._start_thread()
         return self
+
+    def _start_thread(self) -> threading.Thread | None:
+        """Start the second thread; None if there can't be one (`ulimit -u`): then the first one polls and does both."""
+        thread = threading.Thread(target=self._run, daemon=True)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # signals are for the main thread
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return thread
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self._over.set()
-        self._thread.join()
-        signal.signal(_WAKE, self._old_handler)
+        if self._thread:
+            self._thread.join()
+        if self._said and self._live:
+            _write("\r\x1b[K")
+        if self._sign:
+            self._sign.remove()
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         self._budget.waited += time.monotonic() - self.began
         if isinstance(error, _TimeUpError):
@@ -135,14 +163,14 @@ class Wait:
 
         :raises OSError: if flock fails.
         """
-        if filesystem.is_local(self._target.path):
+        if self._thread and filesystem.is_local(self._target.path):
             self._blocking = True
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             finally:
                 self._blocking = False
-        elif shared:
-            self.poll(lambda: try_flock(fd, shared=True))
+        elif shared or not self._thread:
+            self.poll(lambda: try_flock(fd, shared=shared))
         else:
             from filelock import lock_descriptor
 
@@ -154,6 +182,8 @@ class Wait:
         while not attempt():
             time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
             self._raise_if_time_is_up()
+            if not self._thread:
+                self._show(time.monotonic())
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
     def _raise_if_time_is_up(self) -> None:
@@ -164,45 +194,45 @@ class Wait:
         if self._blocking:
             self._raise_if_time_is_up()
 
-    def _run(self) -> None:
-        never = self.began + _LONGEST_WAIT
-        deadline = never if self._limit is None else self.began + self._limit
-        next_line = never if self._quiet else self.began + _SILENT_SECONDS
-        next_sign = self.began + _SHOW_SECONDS
-        since = time.time()
-        sign, shown = None, False
-        try:
-            while True:
-                until = min(deadline, next_line, next_sign)
-                if self._over.wait(max(0.0, until - time.monotonic())):
-                    return
-                now = time.monotonic()
-                if now >= deadline:
-                    # Repeated, since the main thread may not have reached its blocking call yet.
-                    signal.pthread_kill(self._main, _WAKE)
-                    if self._over.wait(0.05):
-                        return
-                if now >= next_line:
-                    shown = self._say(now)
-                    next_line = now + (_LIVE_SECONDS if self._live else _REPEAT_SECONDS)
-                if now >= next_sign:
-                    if sign is None:
-                        sign = WaiterFile(self._target, self._budget.command, since)
-                    sign.show()
-                    next_sign = now + _RENEW_SECONDS
-        finally:
-            if shown and self._live:
-                _write("\r\x1b[K")
-            if sign is not None:
-                sign.remove()
+    def _end(self, number: int, _frame: "FrameType | None") -> None:
+        """Die of a signal, as without a handler."""
+        if self._sign:
+            self._sign.remove()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
-    def _say(self, now: float) -> bool:
+    def _run(self) -> None:
+        deadline = self.began + (_LONGEST_WAIT if self._limit is None else self._limit)
+        while True:
+            until = min(deadline, self._next_line, self._next_sign)
+            if self._over.wait(max(0.0, until - time.monotonic())):
+                return
+            now = time.monotonic()
+            if now >= deadline:
+                # Repeated, since the main thread may not have reached its blocking call yet.
+                signal.pthread_kill(self._main, _WAKE)
+                if self._over.wait(0.05):
+                    return
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        """Do what is due: say who is waited for, and let others see that this call waits."""
+        if now >= self._next_line:
+            self._say(now)
+            self._said = True
+            self._next_line = now + (_LIVE_SECONDS if self._live else _REPEAT_SECONDS)
+        if now >= self._next_sign:
+            if self._sign is None:
+                self._sign = WaiterFile(self._target, self._budget.command, self._since)
+            self._sign.show()
+            self._next_sign = now + _RENEW_SECONDS
+
+    def _say(self, now: float) -> None:
         text = f"waiting for {describe_owner(self._target, now - self.began)}"
         if self._live:
             _write(f"\r\x1b[K{terminal.fit(f'uv-mutex: {text}', sys.stderr.fileno())}")
         else:
             say(text)
-        return True
 
 
 def _write(text: str) -> None:

@@ -1,4 +1,7 @@
-"""The last guarded calls of a project: a line for each in `.uv-mutex/calls.HOST`, for `uv-mutex status`.
+"""The last calls of a project that waited, prepared or changed something, for `uv-mutex status`.
+
+Each has a line in `.uv-mutex/calls.HOST`. A fresh `uv run` that did not wait leaves none: it must not change the
+project's tree.
 
 Each host has a file of its own, since no network file system keeps the lines of two hosts whole. UV_MUTEX_LOG is the
 log to keep; this one forgets.
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 PREFIX = "calls."
 #: A longer file loses its older half.
 _MOST_BYTES = 65536
-_TAIL_BYTES = 32768
 
 
 class PastCall:
@@ -84,7 +86,7 @@ def append(
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return files.open_file(path, os.O_WRONLY | os.O_APPEND)
 
 
 def field(text: str) -> str:
@@ -94,25 +96,11 @@ def field(text: str) -> str:
 
 def _halve(path: str, mode: int) -> None:
     """Keep the newer half. A line that another call adds in this very moment may be lost."""
-    kept = _content(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2]
-    folder, name = os.path.split(path)
-    temporary = f"{folder}/.{name}.{os.getpid()}"  # not a name that is read as a history
-    files.create(temporary, mode, kept)
-    os.rename(temporary, path)
+    files.replace(path, mode, _content(path)[-_MOST_BYTES // 2 :].partition(b"\n")[2])
 
 
 def _content(path: str) -> bytes:
     return files.read(path, 2 * _MOST_BYTES, follow=False)
-
-
-def tail(path: str) -> bytes:
-    """The newest lines of a host's history, a few hundred.
-
-    :raises OSError: if it can't be read.
-    """
-    start = max(0, os.lstat(path).st_size - _TAIL_BYTES)
-    text = files.read(path, 2 * _TAIL_BYTES, follow=False, start=start)
-    return text.partition(b"\n")[2] if start else text
 
 
 def read(target: "LockTarget") -> list[PastCall]:

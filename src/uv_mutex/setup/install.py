@@ -1,15 +1,16 @@
 """Install the shim into a folder, the prefix, that needs no other installed package, and uninstall it.
 
-    PREFIX/bin/uv                      the launcher
+    PREFIX/bin/uv                      the launcher, native or Python (see setup/launcher.py)
     PREFIX/bin/uv-mutex                the `uv-mutex` command
     PREFIX/share/man/man1/uv-mutex.1   its manual page
     PREFIX/lib/uv-mutex/TAG/           the library: uv_mutex and the packages it needs; TAG is a digest of their content
+    PREFIX/lib/uv-mutex/launcher       how the native launcher starts its Python side
     PREFIX/lib/uv-mutex/path.sh        read by shell profiles; its path never changes
     PREFIX/lib/uv-mutex/python/        for PYTHONPATH; its path never changes
     PREFIX/lib/uv-mutex/manifest       every path that was created; uninstall removes these and no others
 
-A call keeps the library that it started with. An upgrade writes a new TAG, then replaces the launcher in one step, and
-removes the old TAG a day later at the earliest.
+A call keeps the library that it started with. An upgrade writes a new TAG, then replaces lib/uv-mutex/launcher and the
+launcher, each in one step, and removes the old TAG a day later at the earliest.
 """
 
 import hashlib
@@ -23,10 +24,14 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from uv_mutex.errors import MutexError
+from uv_mutex.setup import launcher
+from uv_mutex.setup.launcher import Choice
 from uv_mutex.setup.manifest import MANIFEST, SHARE, Manifest, compiled, read_manifest, remove, updating
 from uv_mutex.uv import executable
 
 DEFAULT_PREFIX = Path("~/.local/share/uv-mutex")
+#: Where root installs it for all users.
+PREFIX_FOR_ALL = Path("/opt/uv-mutex")
 _LIBRARIES = ("filelock", "packaging")
 #: Files of hooks/ that profiles and variables name by path, and their paths in the prefix.
 _NAMED = {
@@ -34,11 +39,9 @@ _NAMED = {
     **{name: SHARE / "python" / name for name in ("sitecustomize.py", "uv_mutex_first.py", "uv-mutex.pth")},
 }
 _LAUNCHER, _COMMAND = Path("bin/uv"), Path("bin/uv-mutex")
-#: The command first: if its interpreter does not start, no launcher that calls depend on is written.
 _PROGRAMS = (_COMMAND, _LAUNCHER)
 _MANUAL = Path("share/man/man1/uv-mutex.1")
 _COMMAND_MARKER = b"uv-mutex command of this prefix"
-_PLACEHOLDER = "@LIBRARY@"
 #: Kernels before Linux 5.1 cut the first line of a script after so many bytes; newer ones after 255.
 _SHEBANG_BYTES = 127
 
@@ -53,10 +56,11 @@ def install(prefix: Path) -> Path:
     for name in (_LAUNCHER, _COMMAND):
         if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
             raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
-    shebang = _shebang(_interpreter())
+    python = _interpreter()
+    _shebang(python)
     try:
-        with updating(prefix) as manifest:
-            _install(manifest, shebang)
+        with launcher.chosen(_package(), prefix) as choice, updating(prefix) as manifest:
+            _install(manifest, python, choice)
     except OSError as error:
         raise MutexError(
             f"cannot install to {error.filename or prefix}: {error.strerror}; choose another --prefix"
@@ -106,23 +110,27 @@ def absolute(prefix: Path) -> Path:
 def _is_ours(program: Path) -> bool:
     """Whether :func:`install` wrote this program, of any version and in any prefix."""
     head = executable.first_bytes(str(program))
-    return head.startswith(b"#!") and any(marker in head for marker in (*executable.LAUNCHER_MARKERS, _COMMAND_MARKER))
+    return executable.is_shim(str(program)) or (head.startswith(b"#!") and _COMMAND_MARKER in head)
 
 
-def _install(manifest: Manifest, shebang: str) -> None:
+def _install(manifest: Manifest, python: str, choice: Choice) -> None:
     """Write all files.
 
     :param manifest: of the prefix.
-    :param shebang: the first line of both programs.
+    :param python: the interpreter that runs them.
+    :param choice: the launcher.
     """
     files = dict(_library_files())
+    if choice.native:  # a prefix can be installed from, too
+        files[f"uv_mutex/{choice.name}"] = choice.native
     library = SHARE / _tag(files)
-    replaced = _library_of(manifest.prefix / _LAUNCHER)
+    replaced = _library_of(manifest.prefix)
     modules = [library / name for name in files if name.endswith(".py")]
     named_modules = [path for path in _NAMED.values() if path.suffix == ".py"]
     compiled_files = map(compiled, [*modules, *named_modules])
     # Before any file is written, so that an installation that fails half-way can be removed.
-    manifest.plan([*(library / name for name in files), *compiled_files, *_NAMED.values(), _MANUAL, *_PROGRAMS])
+    others = [library / launcher.SCRIPT, launcher.POINTER, *_NAMED.values(), _MANUAL, *_PROGRAMS]
+    manifest.plan([*(library / name for name in files), *compiled_files, *others])
     for name, source in files.items():
         manifest.write_file(library / name, source.read_bytes())
     for name, path in _NAMED.items():
@@ -133,21 +141,30 @@ def _install(manifest: Manifest, shebang: str) -> None:
     for module in named_modules:
         # Another version writes its source to the same path, so Python must compare.
         manifest.compile_module(module, PycInvalidationMode.CHECKED_HASH)
-    _write_programs(manifest, shebang, library)
+    _write_programs(manifest, python, library, choice)
     if replaced and replaced != library.name:
         _touch(manifest.prefix / SHARE / replaced)
-    lasting = {path.parts[len(SHARE.parts)] for path in (MANIFEST, *_NAMED.values())}
+    lasting = {path.parts[len(SHARE.parts)] for path in (MANIFEST, launcher.POINTER, *_NAMED.values())}
     manifest.remove_old_libraries({library.name, *lasting})
 
 
-def _write_programs(manifest: Manifest, shebang: str, library: Path) -> None:
-    """Write the command and the launcher, with the path of the library in them."""
-    for program in _PROGRAMS:
-        _, _, body = (_hooks() / program.name).read_text(encoding="utf-8").partition("\n")
-        text = f"{shebang}\n{body.replace(_PLACEHOLDER, str(library))}"
-        manifest.write_file(program, text.encode("utf-8", "surrogateescape"), mode=0o755)
-        if program is _COMMAND:
-            _check_starts(manifest.prefix / program)
+def _write_programs(manifest: Manifest, python: str, library: Path, choice: Choice) -> None:
+    """Write the command and the launcher, with the path of the library in them.
+
+    The command first: if its interpreter does not start, no launcher that calls depend on is written.
+    """
+
+    def script(name: str, library: str, launcher: str = "") -> bytes:
+        _, _, body = (_hooks() / name).read_text(encoding="utf-8").partition("\n")
+        text = f"{_shebang(python)}\n{body.replace('@LIBRARY@', library).replace('@LAUNCHER@', launcher)}"
+        return text.encode("utf-8", "surrogateescape")
+
+    manifest.write_file(_COMMAND, script("uv-mutex", str(library)), mode=0o755)
+    _check_starts(manifest.prefix / _COMMAND)
+    manifest.write_file(library / launcher.SCRIPT, script("uv", library.name, f"../../../{_LAUNCHER}"))
+    manifest.write_file(launcher.POINTER, launcher.pointer(python, library.name, choice))
+    program = choice.native.read_bytes() if choice.native else script("uv", str(library), _LAUNCHER.name)
+    manifest.write_file(_LAUNCHER, program, mode=0o755)
 
 
 def _library_files() -> Iterator[tuple[str, Path]]:
@@ -219,10 +236,10 @@ def _shebang(python: str) -> str:
     :raises MutexError: if the path is too long for one.
     """
     for path in (python, os.path.realpath(python)):
-        line = f"#!{path} -ISXutf8"
+        line = f"#!{path} {launcher.OPTIONS}"
         if " " in path or "\t" in path:  # a `#!` line has no quotes, but `env -S` reads them
             quoted = "".join(f"\\{char}" if char in '\\"$' else char for char in path)
-            line = f'#!/usr/bin/env -S "{quoted}" -ISXutf8'
+            line = f'#!/usr/bin/env -S "{quoted}" {launcher.OPTIONS}'
         if "\n" not in line and len(os.fsencode(line)) <= _SHEBANG_BYTES:
             return line
     raise MutexError(f"the path of {python} does not fit in a script's first line; install with another Python")
@@ -239,12 +256,12 @@ def _check_starts(command: Path) -> None:
         raise MutexError(f"{command} does not start: {last}; install with another Python")
 
 
-def _library_of(launcher: Path) -> str | None:
-    """The tag of the library that an installed launcher uses; None if there is no launcher."""
-    for line in executable.first_bytes(str(launcher)).decode("utf-8", "replace").splitlines():
+def _library_of(prefix: Path) -> str | None:
+    """The tag of the library that calls in a prefix use; None if there is none."""
+    for line in executable.first_bytes(str(prefix / _LAUNCHER)).decode("utf-8", "replace").splitlines():
         if line.startswith("LIBRARY = "):
             return Path(line.partition('"')[2].rstrip('"')).name
-    return None
+    return launcher.library_of(prefix) or None
 
 
 def _touch(library: Path) -> None:

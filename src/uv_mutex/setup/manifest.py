@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
+from uv_mutex import files
+
 SHARE = Path("lib/uv-mutex")
 MANIFEST = SHARE / "manifest"
 #: How long to keep a library that was replaced, for calls that still run with it, in seconds.
@@ -78,9 +80,9 @@ class Manifest:
             missing.append(folder)
             folder = folder.parent
         for path in reversed(missing):
-            path.mkdir(exist_ok=True)
+            path.mkdir(0o755, exist_ok=True)  # whatever the umask is: others may never write here
             if path.is_relative_to(self.prefix):
-                # Whatever the umask is: a shell skips a folder on PATH that its user may not enter, without a word.
+                # But all may read: a shell skips a folder on PATH that its user may not enter, without a word.
                 path.chmod(0o755)
         return [
             os.path.relpath(path, self.prefix) if path.is_relative_to(self.prefix) else str(path) for path in missing
@@ -97,7 +99,7 @@ class Manifest:
         path = self.prefix / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(content)
+            files.create_private(str(temporary), content)
             temporary.chmod(mode)
             temporary.replace(path)
         finally:

@@ -7,6 +7,8 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from uv_mutex import files
+
 #: A `+` in the first line: the file had no line end before the block, so the one that is there now is part of it.
 _BLOCK = re.compile(
     rb"(?:\n(?=# >>> uv-mutex \+ )|(?<![^\n]))# >>> uv-mutex (?:\+ )?(?P<owner>[^\n]*) >>>\n"
@@ -77,16 +79,13 @@ def write(path: str, content: bytes) -> None:
     path = os.path.realpath(path)
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.uv-mutex-{os.getpid()}"
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        files.create_private(temporary, content)
         try:
             status = os.stat(path)
         except FileNotFoundError:
             os.chmod(temporary, 0o644)  # whatever root's umask is: all users read the profiles of a machine
         else:
-            os.chown(temporary, status.st_uid, status.st_gid)
+            os.chown(temporary, status.st_uid, status.st_gid)  # first: its mode is for its owner and group
             shutil.copystat(path, temporary)
             os.utime(temporary)
         os.replace(temporary, path)

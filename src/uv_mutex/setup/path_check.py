@@ -26,7 +26,7 @@ _SHELLS = (
     ("any fish", ["fish", "-c", f"printf '\\n{_MARK}%s\\n' (string join : $PATH)"]),
 )
 _GENERATOR = "systemd/user-environment-generators/30-systemd-environment-d-generator"
-_DOCKER = "docker exec"
+_DOCKER, _SYSTEMD = "docker exec", "systemd"
 #: How long a profile, or a program of systemd, may take.
 _SECONDS = 20
 
@@ -58,7 +58,8 @@ def report(prefix: str) -> tuple[list[str], bool]:
     for way in ways_in():
         needs_root = way.name.startswith(_DOCKER) and os.geteuid() != 0
         if way.path is None:
-            lines.append(f"  ?     {way.name}: its profile did not end; try it by hand")
+            why = "its manager can't be asked" if way.name.startswith(_SYSTEMD) else "its profile did not end"
+            lines.append(f"  ?     {way.name}: {why}; try it by hand")
         elif needs_root and not way.shimmed:
             lines.append(f"  --    {way.name}: not reached without root; run this as root, or set PATH in the image")
         else:
@@ -79,7 +80,8 @@ def _line(way: WayIn, prefix: str) -> str:
     if not way.first:
         return f"  ?     {way.name}: no uv on its PATH"
     if not way.shimmed:
-        return f"  PAST  {way.name}: {way.first} comes first; put {prefix}/bin before its folder there"
+        how = f" (ENV PATH={prefix}/bin:$PATH in the image)" if way.name.startswith(_DOCKER) else ""
+        return f"  PAST  {way.name}: {way.first} comes first; put {prefix}/bin before its folder there{how}"
     if not way.real:
         return f"  ok    {way.name}: the shim, but no real uv is on that PATH"
     return f"  ok    {way.name}: the shim, then {way.real}"
@@ -98,11 +100,10 @@ def ways_in() -> Iterator[WayIn]:
         with _settings(argv[0], home) as more:
             yield _way(name, _path_of_shell(argv, env | more))
     if path_setup.has_systemd():
-        yield _way("systemd service" if root else "systemd user service", _path_of_systemd(env))
-    yield _way(f"{_DOCKER} (no profile)", path_setup.DEFAULT_PATH)
-    inherited = _first_process_path()
-    if inherited not in (None, path_setup.DEFAULT_PATH) and os.path.exists("/.dockerenv"):
-        yield _way(f"{_DOCKER} (this image's PATH)", inherited)
+        yield _way(f"{_SYSTEMD} service" if root else f"{_SYSTEMD} user service", _path_of_systemd(env))
+    for path in path_setup.bare_paths():
+        image = "" if path == path_setup.DEFAULT_PATH else f", PATH={path}"
+        yield _way(f"{_DOCKER} (no profile{image})", path)
 
 
 def users_with_their_own() -> Iterator[tuple[str, str]]:
@@ -184,13 +185,3 @@ def _path_in_output(argv: list[str], env: dict[str, str]) -> str | None:
         return None
     lines = os.fsdecode(done.stdout).splitlines()
     return next((line.removeprefix("PATH=").strip("\"'$") for line in lines if line.startswith("PATH=")), None)
-
-
-def _first_process_path() -> str | None:
-    """The PATH of process 1, which in a container is the PATH of its image; None if it can't be read."""
-    try:
-        with open("/proc/1/environ", "rb") as file:
-            block = os.fsdecode(file.read())
-    except OSError:
-        return None
-    return next((item[5:] for item in block.split("\0") if item.startswith("PATH=")), None)

@@ -1,8 +1,9 @@
 """Wire the shim: put it first on PATH for every way to start a program on this machine. Unwire undoes it.
 
 For the user who runs it: the profiles in the home folder, behind the lines of uv's installer and of others. For root
-also: the profiles in /etc, /etc/environment (PAM), the configuration of systemd, and symlinks in /usr/local/sbin. That
-folder is first on the default PATH of Docker, systemd, sudo and root, for programs that read no profile.
+also: the profiles in /etc, /etc/environment (PAM), the configuration of systemd, and symlinks for programs that read
+no profile: in /usr/local/sbin, which is first on the default PATH of Docker, systemd, sudo and root, and in the folder
+that is first on this container's PATH.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from uv_mutex.errors import MutexError
 from uv_mutex.setup import marked_block
+from uv_mutex.setup.launcher import interpreter_of
 from uv_mutex.setup.marked_block import Block
 from uv_mutex.uv import executable
 
@@ -25,6 +27,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WIRED = "lib/uv-mutex/wired"
 _SERVICES = "/etc/systemd/system.conf.d/zz-uv-mutex.conf"
 _PROGRAMS = ("uv", "uv-mutex")
+#: What process 1 is called on a machine that is no container.
+_INIT_PROGRAMS = ("systemd", "init", "runit", "openrc-init")
 
 
 class ProfileFile(NamedTuple):
@@ -47,7 +51,7 @@ def wire(prefix: Path) -> tuple[list[str], list[str]]:
     if os.geteuid() == 0:
         _check_reachable(prefix)
     profiles = [*(_machine(prefix) if os.geteuid() == 0 else ()), *_user(prefix, home)]
-    links = [f"/usr/local/sbin/{name}" for name in _PROGRAMS] if os.geteuid() == 0 else []
+    links = [f"{folder}/{name}" for folder in _link_folders(prefix) for name in _PROGRAMS]
     wired = _WiredList(prefix)
     wired.plan([profile.path for profile in profiles], links)
     done, problems = [], []
@@ -120,16 +124,54 @@ def _check_reachable(prefix: Path) -> None:
 
     :raises MutexError: if they can't.
     """
-    interpreter = (
-        executable.first_bytes(str(prefix / "bin/uv")).decode("utf-8", "replace").partition("\n")[0][2:].split()
-    )
-    for path in (str(prefix / "bin/uv"), *(word for word in interpreter if word.startswith("/"))):
+    for path in (str(prefix / "bin/uv"), interpreter_of(prefix)):
         for folder in Path(os.path.realpath(path)).parents:
             if not folder.stat().st_mode & 0o001:
                 raise MutexError(
                     f"other users cannot reach {path}, since {folder!s} is closed to them; "
                     "choose a --prefix such as /opt/uv-mutex, and a Python outside a home folder"
                 )
+
+
+def bare_paths() -> list[str]:
+    """The values of PATH that programs get which read no profile: those of the image in a container."""
+    if not _in_container():
+        return [DEFAULT_PATH]
+    found = [_first_process_path(), os.environ.get("PATH")]
+    return list(dict.fromkeys(path for path in found if path)) or [DEFAULT_PATH]
+
+
+def _in_container() -> bool:
+    """Whether this is a container, or an image that is being built."""
+    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
+        return True
+    try:
+        return Path("/proc/1/comm").read_text(encoding="utf-8").strip() not in _INIT_PROGRAMS
+    except (OSError, ValueError):
+        return False
+
+
+def _first_process_path() -> str | None:
+    """The PATH of process 1, which in a container is the PATH of its image; None if it can't be read."""
+    try:
+        block = os.fsdecode(Path("/proc/1/environ").read_bytes())
+    except OSError:
+        return None
+    return next((item[5:] for item in block.split("\0") if item.startswith("PATH=")), None)
+
+
+def _link_folders(prefix: Path) -> list[str]:
+    """The folders in which a symlink to the shim comes before the real uv for programs that read no profile."""
+    if os.geteuid() != 0:
+        return []
+    found = dict.fromkeys(["/usr/local/sbin"])
+    for path in bare_paths():
+        first = path.partition(":")[0]
+        program = f"{first}/uv"
+        has_real_uv = os.path.exists(program) and not executable.is_shim(program)
+        if os.path.isabs(first) and first != f"{prefix}/bin" and not has_real_uv:
+            found[first] = None
+    return list(found)
 
 
 def _machine(prefix: Path) -> Iterator[ProfileFile]:

@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 
-from uv_mutex.errors import CANNOT_EXEC, MutexError
+from uv_mutex.errors import CANNOT_EXEC, MutexError, warn
 from uv_mutex.shim import signal_relay
+from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
 
 #: The signals that Python ignores when it starts. They would stay ignored after an exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+#: The option of Python (-X) in which the native launcher names those of them that its caller ignored.
+_IGNORED_OPTION = "uv_mutex_ignored"
 #: The values that Python gives to LC_CTYPE when it starts in a C locale (PEP 538).
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 _PR_SET_PDEATHSIG = 1
 #: A failed exec writes its errno to a pipe, which tells it apart from the exit statuses of uv.
 _ERRNO_BYTES = 4
 _WATCH_SECONDS = 0.25
+
+
+class CannotForkError(MutexError):
+    """There can't be another process, because of `ulimit -u` or for want of memory."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, CANNOT_EXEC)
 
 
 class Ended:
@@ -55,6 +65,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     :raises MutexError: if the kernel won't start it.
     """
     _undo_python()
+    _guard_against_loop(uv)
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
         # duplicates and the entries without "=" that os.environ can't hold.
@@ -68,7 +79,8 @@ def run_uv(
     words: list[str],
     *,
     extra_env: "Mapping[str, str]",
-    empty_stdin: bool = False,
+    stdin: bytes | None = None,
+    silent: bool = False,
     lost: "Callable[[], str | None] | None" = None,
 ) -> Ended:
     """Run the real uv as a child and wait for it; see :func:`run_child`.
@@ -76,7 +88,8 @@ def run_uv(
     :param uv: path of the real uv.
     :param words: the words after ``uv``.
     :param extra_env: variables that the child sees besides its environment.
-    :param empty_stdin: give it /dev/null instead of our stdin, which belongs to the user's command.
+    :param stdin: what it reads instead of our stdin, which belongs to the user's command; None for our stdin.
+    :param silent: throw away what it prints.
     :param lost: see :func:`run_child`.
     :raises MutexError: if the kernel won't start it, or it was stopped because a lock was lost.
     """
@@ -84,14 +97,35 @@ def run_uv(
     def start() -> None:
         for name, value in extra_env.items():
             os.putenv(name, value)
-        if empty_stdin:
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+        if stdin is not None:
+            _replace_stdin(stdin)
+        if silent:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _guard_against_loop(uv)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
+
+
+def _replace_stdin(content: bytes) -> None:
+    if not content:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        return
+    fd = os.memfd_create("script")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
+
+
+def _guard_against_loop(uv: str) -> None:
+    if executable.PASSED in os.environ or executable.may_start_shim(uv):
+        from uv_mutex.shim import loop_guard
+
+        loop_guard.mark(uv)
 
 
 def run_child(
@@ -146,7 +180,7 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
 
     :param sigchld: what SIGCHLD did when the shim started; the child gets it back.
     :returns: the child, and a pipe on which it writes the errno if ``start`` fails; a successful exec closes it.
-    :raises MutexError: if there can't be another process.
+    :raises CannotForkError: if there can't be another process.
     """
     pdeathsig = _load_pdeathsig()
     parent = os.getpid()
@@ -154,7 +188,9 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
         told, tell = os.pipe()
         pid = os.fork()
     except OSError as error:  # EAGAIN: hundreds of calls meet `ulimit -u`
-        raise MutexError(f"cannot start {name}: {error.strerror}; try again", CANNOT_EXEC) from None
+        raise CannotForkError(
+            f"cannot start a process for {name}: {error.strerror}; allow more (ulimit -u), or try again"
+        ) from None
     if pid:
         os.close(tell)
         return pid, told
@@ -182,8 +218,11 @@ class _Watchdog:
         self._pid = pid
         self._ended = threading.Event()
         self._killing = threading.Lock()
-        if lost:  # the thread has all signals blocked, as they are here
-            threading.Thread(target=self._run, args=(lost,), daemon=True).start()
+        if lost:
+            try:  # the thread has all signals blocked, as they are here
+                threading.Thread(target=self._run, args=(lost,), daemon=True).start()
+            except RuntimeError as error:  # `ulimit -u`
+                warn(f"nobody watches whether the lock is lost: {error}; allow more processes (ulimit -u)")
 
     def _run(self, lost: "Callable[[], str | None]") -> None:
         while not self._ended.wait(_WATCH_SECONDS):
@@ -225,8 +264,10 @@ def end_like(ended: Ended) -> "NoReturn":
 
 def _undo_python() -> None:
     """Undo what the interpreter changed in this process when it started."""
+    # Without the native launcher nobody knows what the caller ignored: the default is the likelier.
+    ignored = str(sys._xoptions.get(_IGNORED_OPTION, "")).split(",")
     for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number.name in ignored else signal.SIG_DFL)
     if os.environ.get("LC_CTYPE") in _COERCED:
         _restore_lc_ctype()
 

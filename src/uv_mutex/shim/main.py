@@ -3,21 +3,28 @@
 import os
 import sys
 
-from uv_mutex.errors import MutexError, say
+from uv_mutex import terminal
+from uv_mutex.errors import MutexError, go_on, say
 from uv_mutex.shim import child
 from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.shim.child import Ended
+    from uv_mutex.shim.preparation import Preparation
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
 
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
-_GUARDED_WORDS = ("run", "sync", "add", "remove", "version")
+_GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version")
+#: The calls for which uv changes nothing if the environment is fresh.
+_PREPARING = ("run", "sync")
+#: From this exit status on, as a shell gives it, a signal ended the call.
+_KILLED = 128
 _OFF = ("off", "0", "false", "no")
 
 
@@ -29,9 +36,13 @@ def main(words: list[str]) -> "NoReturn":
     try:
         if sys.platform != "linux":
             raise MutexError(f"{sys.platform} is not supported; remove {sys.argv[0]}, or run it on Linux")
-        uv = executable.find(os.environ)
-        if not _is_off() and any(word in _GUARDED_WORDS for word in words):
-            _guard(uv, words)
+        uv = executable.find(os.environ, _passed())
+        also = os.environ.get("UV_MUTEX_ALSO", "").split()
+        if not _is_off() and any(word in _GUARDED_WORDS or word in also for word in words):
+            try:
+                _guard(uv, words, also)
+            except OSError as error:  # too few descriptors, or too little memory
+                go_on(f"cannot guard this call: {error}; mend that")
         child.exec_uv(uv, words)
     except MutexError as error:
         say(str(error))
@@ -42,14 +53,26 @@ def _is_off() -> bool:
     return os.environ.get("UV_MUTEX", "").lower() in _OFF
 
 
-def _guard(uv: str, words: list[str]) -> None:
+def _passed() -> "Sequence[str]":
+    """The programs that start the shim in place of the real uv."""
+    if executable.PASSED not in os.environ:
+        return ()
+    from uv_mutex.shim import loop_guard
+
+    return loop_guard.passed(os.environ)
+
+
+def _guard(uv: str, words: list[str], also: list[str]) -> None:
     """Take the call through the lock if it can change the project; return if it can't.
 
+    :param uv: the path of the real uv.
+    :param words: the words after ``uv``.
+    :param also: further subcommands that the user wants to be guarded.
     :raises MutexError: if the lock can't be taken.
     """
-    from uv_mutex.locking.nesting import held_by_ancestor
     from uv_mutex.shim.project_locks import project_locks
     from uv_mutex.uv import commandline, project
+    from uv_mutex.uv.settings import Settings
 
     asked: dict[str, str] = {}
 
@@ -58,29 +81,35 @@ def _guard(uv: str, words: list[str]) -> None:
             asked[subcommand] = executable.help_text(uv, [subcommand] if subcommand else [])
         return asked[subcommand]
 
-    call = commandline.parse(words, ask_help)
+    call = commandline.parse(words, ask_help, lambda *option: executable.option_takes_value(uv, *option), also)
     if call is None:
         return
-    settings = project.Settings(os.environ, ask_help)
-    if project.harmless(call, settings):
-        return
+    settings = Settings(os.environ, ask_help)
     try:
-        found = project.find(call, settings, lambda wanted: executable.version_at_least(uv, wanted))
+        found = project.find(
+            call,
+            settings,
+            lambda wanted: executable.version_at_least(uv, wanted),
+            lambda start: executable.workspace_root(uv, start),
+        )
     except OSError:  # the working directory is gone, and uv says so
         return
     if found is None:
         return
     locks = project_locks(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    locks = [lock for lock in locks if not held_by_ancestor(lock, os.environ)]
     if locks:
-        _GuardedCall(uv, call, found, locks).go()
+        call.never_fresh = call.never_fresh or found.isolated
+        _GuardedCall(uv, call, found, locks, ask_help).go()
 
 
 class _GuardedCall:
     """A call that needs locks."""
 
-    def __init__(self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]") -> None:
+    def __init__(
+        self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]", ask_help: "Callable[[str], str]"
+    ) -> None:
         from uv_mutex.environment import freshness
+        from uv_mutex.records.failed_preparation import FailureFile
         from uv_mutex.shim.session import LockSession
 
         self._uv = uv
@@ -88,79 +117,117 @@ class _GuardedCall:
         self._project = project
         command = f"uv {call.subcommand}"
         self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
+        self._ask_help = ask_help
         self._note = freshness.FreshnessNote(project, call, os.environ, uv)
+        self._failures = FailureFile(locks[0])
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
         try:
-            if self._call.subcommand == "run":
-                self._run()
-            elif self._call.subcommand == "sync":
-                self._sync()
+            if self._call.subcommand in _PREPARING:
+                self._work_unless_fresh()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
+        except child.CannotForkError as error:
+            self._session.release()
+            go_on(str(error))
+            child.exec_uv(self._uv, self._call.words)
         except MutexError as error:
             self._session.release(unfinished=True)
             self._session.write(prepared=False, status=error.status)
             raise
 
-    def _run(self) -> "NoReturn":
-        """Prepare unless fresh; then, without the lock, let the user's command run."""
-        prepared = False
+    def _work_unless_fresh(self) -> "NoReturn":
+        """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         self._session.take(shared=True)
-        if not self._note.fresh():
-            self._session.retake(shared=False)
-            if not self._note.fresh():
-                self._prepare()
-                prepared = True
-        # Before the lock is free: whoever takes it next must know that a uv is about to check.
+        if self._is_fresh() and self._session.leave_record(self._call.subcommand):
+            self._hand_over(self._call.words, prepared=False)
+        self._session.retake(shared=False)
+        words, prepared = self._call.words, not self._is_fresh()
+        if prepared:
+            if self._call.subcommand != "run":
+                self._end_like(self._work_under_lock(), prepared=True)
+            if self._prepare():
+                words = self._call.words_after_preparation(self._note.cancelling_options)
+        self._session.leave_record(self._call.subcommand)
+        self._hand_over(words, prepared=prepared)
+
+    def _is_fresh(self) -> bool:
+        if self._note.fresh():
+            return True
+        failed = self._failures.while_waiting(self._failure_digest)
+        if failed is None:
+            return False
+        self._session.release()
+        raise MutexError(
+            f"while this call waited, {terminal.printable(f'{failed.command} (pid {failed.pid} on {failed.host})')} "
+            f"failed to prepare the same environment with exit status {failed.status}, as a call before it did; "
+            "run this call again to see the error",
+            failed.status,
+        )
+
+    def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
+        """Release the lock and let the real uv replace this process. Whoever takes it next knows by its record."""
         self._session.write(prepared=prepared, status=None)
         self._session.release()
-        child.exec_uv(self._uv, self._call.words_after_preparation() if prepared else self._call.words)
+        child.exec_uv(self._uv, words)
 
-    def _prepare(self) -> None:
-        """Bring the environment up to date by the real uv itself; if that fails, so does the call."""
-        self._session.outlast_recent_runs()
-        self._note.before_preparation()
-        words = self._call.preparation_words(child.true_command(), self._project.project_option)
-        ended = self._run_child(words, empty_stdin=True)
-        if not ended.ok:
+    def _prepare(self) -> bool:
+        """Bring the environment up to date by the real uv itself; return whether it did.
+
+        If that fails where the user's call would fail too, so does the call.
+        """
+        way = self._preparation()
+        ended = self._work_under_lock(way)
+        if not ended.ok and (ended.signal or way.is_the_call):
+            from uv_mutex.shim import process_room
+
+            process_room.check(self._uv)
             self._end_like(ended, prepared=True)
-        self._note_as_fresh()
+        return ended.ok
 
-    def _sync(self) -> "NoReturn":
-        """Let uv check a fresh environment beside others; let it work on any other one alone."""
-        self._session.take(shared=True)
-        while True:
-            if self._note.fresh():
-                self._end_like(self._run_child(self._call.words))
-            self._session.retake(shared=False)
-            if not self._note.fresh():
-                self._end_like(self._work_under_lock(), prepared=True)
-            self._session.retake(shared=True)
+    def _preparation(self) -> "Preparation":
+        from uv_mutex.shim import preparation
 
-    def _work_under_lock(self) -> "Ended":
+        return preparation.preparation(self._call, self._project, self._ask_help)
+
+    def _work_under_lock(self, way: "Preparation | None" = None) -> "Ended":
+        """Run uv, and note what became of a preparation.
+
+        :param way: how to prepare for the call; None to run the call itself.
+        """
         self._session.outlast_recent_runs()
         self._note.before_preparation()
-        ended = self._run_child(self._call.words)
-        if ended.ok and self._call.subcommand == "sync":
-            self._note_as_fresh()
+        if way is None:
+            ended = self._run_child(self._call.words)
+        else:
+            ended = self._run_child(way.words, stdin=way.stdin, silent=not way.is_the_call)
+        if self._call.subcommand in _PREPARING:
+            if ended.ok:
+                self._failures.remove()
+                self._note_as_fresh()
+            elif ended.shell_status < _KILLED and (way is None or way.is_the_call):
+                self._failures.add(self._failure_digest(), ended.status, f"uv {self._call.subcommand}")
         return ended
+
+    def _failure_digest(self) -> str | None:
+        words = self._preparation().words if self._call.subcommand == "run" else self._call.words
+        return self._note.inputs_digest(words)
 
     def _note_as_fresh(self) -> None:
         """Note the environment that a uv found unchanged: this uv, or a second one that says nothing."""
         if not self._note.write():
             self._note.before_preparation()
-            words = self._call.confirmation_words(child.true_command(), self._project.project_option)
-            ended = self._run_child(words, empty_stdin=True)
+            way = self._preparation()
+            ended = self._run_child(way.again, stdin=way.stdin, silent=not way.is_the_call)
             if ended.signal:
                 self._end_like(ended, prepared=True)
             if ended.ok:
                 self._note.write()
 
-    def _run_child(self, words: list[str], *, empty_stdin: bool = False) -> "Ended":
+    def _run_child(self, words: list[str], *, stdin: bytes | None = None, silent: bool = False) -> "Ended":
         marks, lost = self._session.marks(), self._session.lost_lock_check()
-        return child.run_uv(self._uv, words, extra_env=marks, empty_stdin=empty_stdin, lost=lost)
+        return child.run_uv(self._uv, words, extra_env=marks, stdin=stdin, silent=silent, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
         self._session.release(unfinished=bool(ended.signal))

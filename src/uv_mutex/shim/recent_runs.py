@@ -1,147 +1,227 @@
-"""Wait for recent `uv run` calls whose uv is still checking the environment.
+"""Wait for recent `uv run` and `uv sync` calls whose uv is still checking the environment.
 
 Such a call has released the lock, and its uv checks the environment once more. What that uv reads must not change
 meanwhile, or it would begin to install beside the call that changed it. So a call that is about to change something
-waits first, with the lock in hand. On this host it waits until uv has started the user's command, or is gone. On
-another host nobody can see that; such a uv gets two seconds.
+waits first, with the lock in hand. If this process can see the uv, it waits until uv has started the user's command, or
+is gone. Nobody can see the uv of another host or container; such a uv gets two seconds.
 """
 
 import os
 import time
 
-from uv_mutex import files
-from uv_mutex.records import history
+from uv_mutex.locking import process
+from uv_mutex.records import runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from uv_mutex.locking.lock_file import LockTarget
+    from uv_mutex.records.runs import Run, RunFile
 
-#: A uv that has started no command for so long is thought to be stuck. Runs that left earlier are not looked at.
+#: A uv that has started no command for so long is thought to be stuck. Earlier runs are not looked at.
 _LONGEST_SECONDS = 10.0
-_REMOTE_SECONDS = 2.0
-#: Where there is no /proc to look into.
-_BLIND_SECONDS = 0.5
+#: How long a uv that can't be seen is given for its check.
+_UNSEEN_SECONDS = 2.0
+#: A child that hides its variables is the user's command once it is so old.
+_COMMAND_SECONDS = 1.0
+#: By how much the time in a record can seem to lie in the future: it is rounded.
+_ROUNDING_SECONDS = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.001, 0.02, 1.5
+#: uv sets it for the user's command alone, one higher than its own (crates/uv/src/commands/project/run.rs).
+_DEPTH = b"UV_RUN_RECURSION_DEPTH"
 
 
-def outlast(target: "LockTarget", environment: str) -> bool:
-    """Wait for the runs that released this lock a moment ago. Never fails.
+def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
+    """Wait for the runs that released these locks a moment ago, at most 10 s. Never fails.
 
-    :param target: the lock. This call holds it, and has just written its owner into it.
     :param environment: the folder of the environment.
+    :param targets: the locks. This call holds all of them.
     :returns: whether there was a run to wait for.
     """
+    found = runs.find(environment, targets)
+    if not found:
+        return False
+    began = time.monotonic()
+    recent = _RecentRuns(found)
     waited = False
-    lock = os.path.basename(target.path)
-    here = history.PREFIX + os.uname().nodename
-    try:
-        for name in target.names(history.PREFIX):
-            path = f"{target.folder}/{name}"
-            if name == here:
-                waited = _outlast_this_host(path, lock, environment) or waited
-            else:
-                waited = _outlast_other_host(path, lock, target) or waited
-    except OSError:
-        pass
+    for run, age in recent.visible:
+        in_time = _outlast(run, began + _LONGEST_SECONDS - age)
+        if in_time is None:
+            recent.unseen_age = min(recent.unseen_age, age)
+        waited = waited or bool(in_time)
+    rest = began + _UNSEEN_SECONDS - recent.unseen_age - time.monotonic()
+    if rest > 0:
+        time.sleep(rest)
+        waited = True
+    runs.remove(recent.outlasted)
     return waited
 
 
-def _outlast_this_host(path: str, lock: str, environment: str) -> bool:
-    now = time.time()
-    left = {pid: when for when, pid in _Tail(path, lock).left if when > now - _LONGEST_SECONDS}
-    if left and not os.path.exists("/proc/self/stat"):
-        time.sleep(min(_BLIND_SECONDS, max(0.0, max(left.values()) + _BLIND_SECONDS - now)))
-        return True
-    checking = [pid for pid in left if _is_checking(pid, environment)]
-    if not checking:
-        return False
-    # These wait for us while we wait: a command of `uv run` that calls uv, or a build that its check has started.
-    ancestors = _ancestors()
-    until = time.monotonic() + _LONGEST_SECONDS
-    pause, waited = _FIRST_PAUSE, False
-    while any(pid not in ancestors and _is_checking(pid, environment) for pid in checking) and time.monotonic() < until:
-        time.sleep(pause)
-        pause, waited = min(pause * _GROWTH, _LONGEST_PAUSE), True
-    return waited
+class _RecentRuns:
+    """The runs of the last seconds.
 
-
-def _outlast_other_host(path: str, lock: str, target: "LockTarget") -> bool:
-    tail = _Tail(path, lock)
-    if not tail.left:
-        return False
-    # The clocks of hosts differ. The file server says how old the last line is.
-    written = files.stat_on_server(target.path).st_mtime - files.stat_on_server(path).st_mtime
-    age = written + tail.last - tail.left[-1][0]
-    rest = min(_REMOTE_SECONDS, max(0.0, _REMOTE_SECONDS - age))
-    time.sleep(rest)
-    return rest > 0
-
-
-class _Tail:
-    """The end of a host's history.
-
-    ``left``: when each `uv run` released the lock, and its process id. ``last``: the time of the last line of all.
+    ``visible``: those that this process may be able to see, and their age in seconds. ``unseen_age``: the age of the
+    youngest of all others, in seconds; infinite if there is none. ``outlasted``: the files that nobody needs once this
+    process has waited. The others have runs that wait for this process itself, as it is their command, or belongs to a
+    build that their check has started.
     """
 
-    __slots__ = ("last", "left")
+    __slots__ = ("_server_times", "outlasted", "unseen_age", "visible")
 
-    def __init__(self, path: str, lock: str) -> None:
-        self.last = 0.0
-        self.left: list[tuple[float, int]] = []
-        for line in history.tail(path).decode("utf-8", "surrogateescape").split("\n"):
-            fields = line.split("\t")
-            try:
-                self.last = float(fields[0])
-                if fields[5] == "-" and fields[7] == history.field(lock):
-                    self.left.append((self.last, int(fields[6])))
-            except (IndexError, ValueError):  # cut short
-                pass
+    def __init__(self, found: "Iterable[RunFile]") -> None:
+        self.visible: list[tuple[Run, float]] = []
+        self.unseen_age = float("inf")
+        self.outlasted: list[RunFile] = []
+        self._server_times: dict[str, float | None] = {}
+        for file in found:
+            awaited = self._add_own(file) if file.is_own else self._add_other(file)
+            if not awaited:
+                self.outlasted.append(file)
 
-
-def _is_checking(pid: int, environment: str) -> bool:
-    """Whether a process of this host is a uv that has not started the user's command yet."""
-    try:
-        if _stat(pid)[0] == "Z":  # it has ended, and nobody has asked for its status yet
-            return False
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            for child in _read(f"/proc/{pid}/task/{thread}/children").split():
-                if _is_command(child.decode(), environment):
-                    return False
-    except (OSError, IndexError):  # it is gone
+    def _add_other(self, file: "RunFile") -> bool:
+        """Add the last run of another kernel; none of them can wait for this process."""
+        age = self._age(file)
+        if age < _UNSEEN_SECONDS and any(file.runs()):  # 500 hosts have many old files: they are not read
+            self._add_unseen(age)
         return False
-    return True
+
+    def _add_own(self, file: "RunFile") -> bool:
+        """Add the runs of this kernel, whose clock is that of this process; return whether one waits for it."""
+        above, now, awaited = process.ancestors(), time.time(), False
+        for run in file.runs():
+            age = now - run.time
+            if age >= _LONGEST_SECONDS:
+                continue
+            if run.process in above:
+                awaited = True
+            elif age < -_ROUNDING_SECONDS:  # the clock was put back, or it is no record of ours
+                self._add_unseen(self._age(file))
+            elif run.process.is_visible:
+                self.visible.append((run, max(0.0, age)))
+            else:
+                self._add_unseen(max(0.0, age))
+        return awaited
+
+    def _add_unseen(self, age: float) -> None:
+        self.unseen_age = min(self.unseen_age, age)
+
+    def _age(self, file: "RunFile") -> float:
+        """The age of the last line of a file. The clocks of hosts differ, so the file server says it."""
+        if file.folder not in self._server_times:
+            self._server_times[file.folder] = runs.server_time(file.folder)
+        now = self._server_times[file.folder]
+        return 0.0 if now is None else max(0.0, now - file.mtime)
 
 
-def _is_command(pid: str, environment: str) -> bool:
-    """Whether a process is the user's command. A process that builds a package has an environment of its own."""
+def _outlast(run: "Run", until: float) -> bool | None:
+    """Wait until a uv has checked the environment.
+
+    :param until: when to give up, by the monotonic clock.
+    :returns: whether it was waited for; None if it can't be seen.
+    """
+    waited, pause = False, _FIRST_PAUSE
+    pidfd = _open_pidfd(run.process.pid)
     try:
-        variables = _read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError:  # another user's
+        while True:
+            checking = _is_checking(run)
+            rest = until - time.monotonic()
+            if not checking or rest <= 0:
+                return checking if checking is None else waited
+            only_its_end_counts = run.kind == runs.SYNC and pidfd is not None
+            _wait_for_end(pidfd, rest if only_its_end_counts else min(rest, pause))
+            pause, waited = min(pause * _GROWTH, _LONGEST_PAUSE), True
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, OverflowError):  # it is gone, or a sandbox forbids that
+        return None
+
+
+def _wait_for_end(pidfd: int | None, seconds: float) -> None:
+    """Wait for the end of a process, or until the time is over."""
+    if pidfd is None:
+        time.sleep(seconds)
+        return
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(max(1.0, 1000 * seconds))
+
+
+def _is_checking(run: "Run") -> bool | None:
+    """Whether a uv has not started the user's command yet; None if this process can't see that."""
+    alive = run.process.is_alive
+    if not alive or run.kind == runs.SYNC:
+        return alive
+    children = _children(run.process.pid)
+    if children is None:
+        return None if run.process.is_alive else False
+    if not children:
         return True
-    for variable in variables:
-        if variable.startswith(b"VIRTUAL_ENV="):
-            active = variable[len(b"VIRTUAL_ENV=") :].decode("utf-8", "surrogateescape")
-            return active == environment or os.path.realpath(active) == os.path.realpath(environment)
-    return False
+    own = _variables(run.process.pid)
+    return not any(_is_command(child, own) for child in children)
 
 
-def _ancestors() -> set[int]:
-    """This process, and the processes that started it."""
-    pid, found = os.getpid(), set()
+def _children(pid: int) -> list[int] | None:
+    """The children of a process; None if /proc does not tell."""
+    found: list[int] | None = None
     try:
-        while pid and pid not in found:
-            found.add(pid)
-            pid = int(_stat(pid)[1])
-    except (OSError, IndexError, ValueError):
-        pass
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return None
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found = [*(found or []), *map(int, file.read().split())]
+        except OSError:  # this thread has ended
+            pass
     return found
 
 
-def _stat(pid: int) -> list[str]:
-    """State, parent, and so on of a process."""
-    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
+def _is_command(pid: int, own: dict[bytes, bytes]) -> bool:
+    """Whether a child of uv is the user's command, and no build or query of an interpreter.
+
+    :param pid: the child.
+    :param own: the variables of uv.
+    """
+    variables = _variables(pid)
+    if _depth(variables) == _depth(own) + 1:
+        return True
+    if _age(pid) < _COMMAND_SECONDS:
+        return False
+    # `env -i` and setproctitle hide the variables, and so do processes of other users. What uv starts for itself, it
+    # gives its own variables, but for a few.
+    return 2 * len(own.keys() & variables.keys()) < len(own) or not own
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _variables(pid: int) -> dict[bytes, bytes]:
+    """The variables of a process; none if they can't be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            parts = (entry.partition(b"=") for entry in file.read().split(b"\0"))
+            return {name: value for name, equals, value in parts if equals}
+    except OSError:
+        return {}
+
+
+def _depth(variables: dict[bytes, bytes]) -> int:
+    try:
+        return int(variables.get(_DEPTH, b"0"))
+    except ValueError:
+        return 0
+
+
+def _age(pid: int) -> float:
+    """How many seconds ago a process was started; 0 if it is gone."""
+    try:
+        started = int(process.start_time(pid)) / os.sysconf("SC_CLK_TCK")
+    except ValueError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started

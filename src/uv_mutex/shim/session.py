@@ -3,10 +3,10 @@
 import os
 import time
 
-from uv_mutex.locking import acquire, nesting, network_cache
+from uv_mutex.locking import acquire, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
-from uv_mutex.records import history
+from uv_mutex.records import history, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from uv_mutex.locking.flock import HeldLock
     from uv_mutex.locking.lock_file import LockTarget
     from uv_mutex.uv.project import Project
+
+
+#: A shorter wait is not written down for `uv-mutex status`.
+_LONG_WAIT_SECONDS = 0.05
 
 
 class LockSession:
@@ -42,9 +46,9 @@ class LockSession:
     ) -> None:
         """
         :param project: the project that the call works on.
-        :param targets: the locks, in the order to take them.
+        :param targets: the locks; that of the project, if it is one of them, comes first.
         :param command: what they are held for, in a word or two; others can read it.
-        :param words: the whole command line, for UV_MUTEX_LOG.
+        :param words: the whole command line. It may hold passwords: only UV_MUTEX_LOG_ARGS has it written down.
         :param quiet: say nothing while waiting.
         :raises MutexError: if a variable has a value that it can't have.
         """
@@ -69,19 +73,20 @@ class LockSession:
         :param shared: as one of many. To undo something, the locks are taken alone for a moment.
         :raises MutexError: if they can't be taken.
         """
-        self._take_all(shared=shared)
-        if shared and any(lock.previous_owner_died for lock in self._locks):
-            self.release()
-            self._take_all(shared=False)
-            self.release()
-            self._take_all(shared=True)
+        try:
+            self._take_all(shared=shared)
+            if shared and any(lock.previous_owner_died for lock in self._locks):
+                self.release()
+                self._take_all(shared=False)
+                self.release()
+                self._take_all(shared=True)
+        except BaseException:
+            lock_set.release(self._locks)
+            raise
         self._taken = time.monotonic()
 
     def _take_all(self, *, shared: bool) -> None:
-        for target in self._targets:
-            lock = acquire.take(target, self._budget, shared=shared)
-            self._locks.append(lock)
-            lock.record(self._command)
+        self._locks = lock_set.take(self._targets, self._budget, os.environ, shared=shared)
         root, member = self._project.root, self._project.member
         network_cache.reread(root, [f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
         if not shared:
@@ -89,25 +94,41 @@ class LockSession:
 
     def _undo_half_done(self) -> None:
         """Undo what a dead owner of one of the locks left half done, in the environment that it worked on."""
+        if any(lock.previous_owner_died for lock in self._locks):
+            self.outlast_recent_runs()
         for lock in self._locks:
-            began, target = lock.previous_owner_began, lock.target
-            if began is not None and isinstance(target, LockFile):
+            began, target = lock.previous_owner_began, lock.base
+            if began is not None:
                 from uv_mutex.environment import recovery
 
                 # Below the project lock it may have worked on another environment than this call does.
-                owns_venv = target.name == "lock"
-                environment = f"{target.above}/.venv" if owns_venv else self._project.environment
-                root = target.above if owns_venv else self._project.root
-                recovery.undo_half_done(environment, f"{root}/uv.lock", began)
+                environment, lockfile = self._project.environment, self._project.lockfile
+                if isinstance(target, LockFile) and target.name == "lock":
+                    environment, lockfile = f"{target.above}/.venv", f"{target.above}/uv.lock"
+                recovery.undo_half_done(environment, lockfile, began)
+                lock.previous_owner_began = None
 
     def outlast_recent_runs(self) -> None:
-        """Wait for recent `uv run` calls whose uv still checks the environment; call it before anything is changed."""
+        """Wait for recent calls whose uv still checks the environment; call it before anything is changed."""
         from uv_mutex.shim import recent_runs
 
-        for lock in self._locks:
-            began = time.monotonic()
-            if recent_runs.outlast(lock.target, self._project.environment):
-                self._budget.waited += time.monotonic() - began
+        began = time.monotonic()
+        if recent_runs.outlast(self._project.environment, [lock.base for lock in self._locks]):
+            self._budget.waited += time.monotonic() - began
+
+    def leave_record(self, kind: str) -> bool:
+        """Tell the next one that a uv is about to check the environment; call it before the locks are released.
+
+        :param kind: RUN or SYNC of :mod:`uv_mutex.records.runs`, which are the names of the subcommands.
+        :returns: False if another call took one of the locks alone before it could see the record. Nothing is left
+            then, and the locks must be taken anew.
+        """
+        environment, targets = self._project.environment, [lock.base for lock in self._locks]
+        runs.append(environment, targets, kind)
+        if all(lock.still_excludes() for lock in self._locks):
+            return True
+        runs.append(environment, targets, runs.VOID)
+        return False
 
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""
@@ -142,7 +163,7 @@ class LockSession:
         :param status: the exit status, as a shell gives it; None where uv replaces this process and ends later.
         """
         words, self._words = self._words, None
-        # The exec that was written down failed; or an outer call holds all locks and writes for this one.
+        # The exec that was written down failed.
         if words is None or not self._targets:
             return
         waited, held = self._budget.waited, self._held
@@ -150,7 +171,10 @@ class LockSession:
             held += time.monotonic() - self._taken
         if waited:  # the rest of the time until it had the lock counts as well: began + waited + held is the release
             waited = max(waited, time.monotonic() - self._started - held)
-        if waited or held:  # where nothing can be locked, nothing can be changed either
+        # A fresh call that did not wait leaves nothing: it must not change the project's tree. And where nothing could
+        # be locked, nothing was changed.
+        worked = prepared or (status is not None and held > 0)
+        if waited >= _LONG_WAIT_SECONDS or worked:
             history.append(
                 self._targets[0],
                 self._command,
@@ -164,7 +188,7 @@ class LockSession:
             self._log(
                 os.environ["UV_MUTEX_LOG"],
                 time=round(self._began, 6),
-                command=" ".join(words),
+                command=" ".join(words) if os.environ.get("UV_MUTEX_LOG_ARGS") == "1" else self._command,
                 project=self._project.root,
                 waited=round(waited, 6),
                 held=round(held, 6),

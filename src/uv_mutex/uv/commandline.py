@@ -5,6 +5,7 @@ that table is looked up in the real uv's own help, see :func:`parse`.
 """
 
 from uv_mutex.uv.option_table import (
+    APART,
     EXACTNESS,
     FORCES_WORK,
     GUARDED,
@@ -12,20 +13,12 @@ from uv_mutex.uv.option_table import (
     INFORMATION,
     OUTPUT,
     TARGET_KIND,
-    known_options,
-    options_in_help,
 )
+from uv_mutex.uv.words import Option, OptionTest, RefusedError, UnknownOptionError, WordReader, option_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
-
-#: The name of an option and its value; None for a flag, which takes no value.
-Option = tuple[str, str | None]
-
-
-class RefusedError(Exception):
-    """uv will refuse this command line, or neither the table nor the real uv's help has the option."""
+    from collections.abc import Callable, Container, Sequence
 
 
 class Call:
@@ -33,19 +26,30 @@ class Call:
 
     ``words``: all words after ``uv``. ``subcommand``: a guarded subcommand. ``options``: all options in the order they
     were given, the global ones included. ``leading``: the number of options before the subcommand. ``operands``: all
-    other words; for `run` these are the command and its arguments.
+    other words; for `run` these are the command and its arguments. ``understood``: whether that is all there is. If
+    not, nobody knows one of the options: then ``options`` are the others, and ``operands`` are what may be the command
+    of a `run`. ``never_fresh``: whether there must be a preparation whatever the environment looks like.
     """
 
-    __slots__ = ("leading", "operands", "options", "subcommand", "words")
+    __slots__ = ("leading", "never_fresh", "operands", "options", "subcommand", "understood", "words")
 
     def __init__(
-        self, words: list[str], subcommand: str, options: list[Option], leading: int, operands: list[str]
+        self,
+        words: list[str],
+        subcommand: str,
+        options: list[Option],
+        leading: int,
+        operands: list[str],
+        *,
+        understood: bool = True,
     ) -> None:
         self.words = words
         self.subcommand = subcommand
         self.options = options
         self.leading = leading
         self.operands = operands
+        self.understood = understood
+        self.never_fresh = not understood
 
     def has(self, *names: str) -> bool:
         """Whether any of these options was given, and no later ``--no-`` option cancels it."""
@@ -65,11 +69,16 @@ class Call:
         return self.has("-q", "--quiet")
 
     @property
+    def only_informs(self) -> bool:
+        """Whether uv only prints something, and does not do the subcommand's work."""
+        return self.has(*INFORMATION)
+
+    @property
     def harmless(self) -> bool:
-        """Whether the command line alone shows that the call changes nothing that the lock protects."""
-        if self.has(*INFORMATION, *HARMLESS[self.subcommand]):
+        """Whether the command line alone shows that the call changes nothing that the lock of a project protects."""
+        if self.only_informs or self.has(*HARMLESS.get(self.subcommand, ())):
             return True
-        return self.subcommand == "version" and not self.operands and not self.has("--bump")
+        return self.subcommand == "version" and self.understood and not self.operands and not self.has("--bump")
 
     @property
     def keeps_lockfile(self) -> bool:
@@ -78,7 +87,11 @@ class Call:
 
     @property
     def forces_work(self) -> bool:
-        """Whether an option makes uv work even if nothing changed (--reinstall, --upgrade and the like)."""
+        """Whether uv must work even if nothing changed (--reinstall, --upgrade and the like)."""
+        return self.never_fresh or self._has_forcing_option
+
+    @property
+    def _has_forcing_option(self) -> bool:
         return any(name in FORCES_WORK for name, _ in self.options)
 
     @property
@@ -89,7 +102,7 @@ class Call:
 
     def environment_options(self) -> list[Option]:
         """The options that can change what the environment contains."""
-        ignored = OUTPUT | TARGET_KIND | EXACTNESS
+        ignored = OUTPUT | TARGET_KIND | EXACTNESS | APART
         return [option for option in self.options if option[0] not in ignored]
 
     def preparation_words(self, no_op: str, project: str | None) -> list[str]:
@@ -98,6 +111,9 @@ class Call:
         :param no_op: that command.
         :param project: the value of ``--project`` to add; None if the options of this call find the same project.
         """
+        if not self.understood:  # the unknown option included: if uv refuses it, nothing is prepared
+            words = self.words[: len(self.words) - len(self.operands)]
+            return [*(words[:-1] if words[-1:] == ["--"] else words), "--", no_op]
         return self._complete(self._words_without(TARGET_KIND | {"--show-resolution"}), no_op, project)
 
     def confirmation_words(self, no_op: str, project: str | None) -> list[str]:
@@ -106,21 +122,40 @@ class Call:
         :param no_op: a command that does nothing.
         :param project: see :meth:`preparation_words`.
         """
-        return self._complete(["--quiet", *self._words_without(TARGET_KIND | OUTPUT)], no_op, project)
+        left_out = TARGET_KIND | OUTPUT if self.subcommand == "run" else OUTPUT  # `sync` has another --script
+        return self._complete(["--quiet", *self._words_without(left_out)], no_op, project)
+
+    def stdin_words(self) -> list[str]:
+        """The words of a `run` with the same options that reads its script from stdin."""
+        return [*self._words_without(()), "-"]
+
+    def other_words(self, subcommand: str, names: "Container[str]") -> list[str]:
+        """The words of another subcommand, without output: those options of this call that it has.
+
+        :param subcommand: the other subcommand.
+        :param names: its options.
+        """
+        before, after = (
+            [option for option in part if option[0] in names]
+            for part in (self.options[: self.leading], self.options[self.leading :])
+        )
+        return ["--quiet", *option_words(before, ()), subcommand, *option_words(after, ())]
 
     def _complete(self, words: list[str], no_op: str, project: str | None) -> list[str]:
         if project:
             words.append(f"--project={project}")
         return [*words, "--", no_op] if self.subcommand == "run" else words
 
-    def words_after_preparation(self) -> list[str]:
+    def words_after_preparation(self, cancelling: "Sequence[str]" = ()) -> list[str]:
         """The words of the `run` that follows its preparation.
 
         These are the user's own words, without the options whose work the preparation has already done.
+
+        :param cancelling: options to add, which cancel the work that settings ask for and the preparation has done.
         """
-        if not self.forces_work:
+        if not self.understood or not (self._has_forcing_option or cancelling):
             return self.words
-        return [*self._words_without(FORCES_WORK), "--", *self.operands]
+        return [*self._words_without(FORCES_WORK), *cancelling, "--", *self.operands]
 
     def _words_without(self, names: "Container[str]") -> list[str]:
         """All words before the operands, without these options.
@@ -129,132 +164,84 @@ class Call:
         most options only once on one side.
         """
         before, after = self.options[: self.leading], self.options[self.leading :]
-        return [*_option_words(before, names), self.subcommand, *_option_words(after, names)]
+        return [*option_words(before, names), self.subcommand, *option_words(after, names)]
 
 
-def parse(words: "Sequence[str]", ask_help: "Callable[[str], str]") -> Call | None:
+def parse(
+    words: "Sequence[str]",
+    ask_help: "Callable[[str], str]",
+    ask_option: "Callable[[str, str], bool | None]" = lambda _subcommand, _name: None,
+    also: "Container[str]" = (),
+) -> Call | None:
     """Read a command line as uv's parser (clap) does.
 
     :param words: the words after ``uv``.
     :param ask_help: returns the real uv's ``--help`` of a subcommand ("" for uv itself). It is called only for an
         option that is not in the table.
-    :returns: the call; None if its subcommand is not guarded, or if uv will refuse the command line.
+    :param ask_option: asks the real uv about an option that its help doesn't list: whether it takes a value, or None
+        if uv doesn't know it either.
+    :param also: further subcommands that the user wants to be guarded.
+    :returns: the call; None if its subcommand is not guarded, or if uv will refuse the command line. A call with an
+        option that nobody knows is guarded.
     """
-    reader = _Reader(words)
-    options: list[Option] = []
+    reader = WordReader(words)
     try:
-        for option in reader.options(_value_test("", ask_help)):
-            options.append(option)  # noqa: PERF402 - keep the options that were read before one is refused
-        subcommand = reader.take()
-        if subcommand not in GUARDED or reader.ended:
-            return None
-        leading = len(options)
-        takes_value = _value_test(subcommand, ask_help)
-        if subcommand == "run":
-            options.extend(reader.options(takes_value))
-            # uv refuses two of them. The preparation leaves them out, so that uv would not see the conflict there.
-            if sum(name in TARGET_KIND for name, _ in options) > 1:
-                return None
-            return Call(list(words), subcommand, options, leading, reader.rest())
-        operands: list[str] = []
-        while True:
-            options.extend(reader.options(takes_value))
-            if reader.ended:
-                return Call(list(words), subcommand, options, leading, operands + reader.rest())
-            word = reader.take()
-            if word is None:
-                return Call(list(words), subcommand, options, leading, operands)
-            operands.append(word)
+        return _read(reader, OptionTest(ask_help, ask_option), also)
+    except UnknownOptionError:
+        return _guess(reader, also)
     except RefusedError:
         return None
 
 
-class _Reader:
-    """A position in the words of a command line."""
+def _read(reader: WordReader, takes_value: OptionTest, also: "Container[str]") -> Call | None:
+    """Read a command line.
 
-    def __init__(self, words: "Sequence[str]") -> None:
-        self._words = words
-        self._at = 0
-        self.ended = False  # whether `--` was read
-
-    def take(self) -> str | None:
-        """The next word; None at the end."""
-        if self._at == len(self._words):
+    :raises RefusedError: if uv will refuse it.
+    :raises UnknownOptionError: if nobody knows an option.
+    """
+    reader.read_options(takes_value)
+    subcommand = None if reader.ended else reader.take()
+    if subcommand is None:
+        return None
+    reader.begin(subcommand)
+    if subcommand not in GUARDED:
+        if subcommand not in also:
             return None
-        self._at += 1
-        return self._words[self._at - 1]
-
-    def rest(self) -> list[str]:
-        """All words from here on."""
-        return list(self._words[self._at :])
-
-    def options(self, takes_value: "Callable[[str], bool]") -> "Iterator[Option]":
-        """The options from here to the first word that is not an option. A `--` ends them and is skipped."""
-        while self._at < len(self._words):
-            word = self._words[self._at]
-            if word == "--":
-                self._at += 1
-                self.ended = True
-                return
-            if word == "-" or not word.startswith("-"):
-                return
-            self._at += 1
-            if word.startswith("--"):
-                yield self._long(word, takes_value)
-            else:
-                yield from self._short(word, takes_value)
-
-    def _long(self, word: str, takes_value: "Callable[[str], bool]") -> Option:
-        name, equals, value = word.partition("=")
-        if takes_value(name):
-            return name, value if equals else self._value(name)
-        if equals:
-            raise RefusedError(word)
-        return name, None
-
-    def _short(self, word: str, takes_value: "Callable[[str], bool]") -> "Iterator[Option]":
-        """One word with one or more short options: `-qv`, `-p3.11`, `-p=3.11`, `-qp 3.11`."""
-        for at in range(1, len(word)):
-            name = "-" + word[at]
-            if not takes_value(name):
-                yield name, None
-                continue
-            value = word[at + 1 :]
-            yield name, value.removeprefix("=") if value else self._value(name)
-            return
-
-    def _value(self, name: str) -> str:
-        """A value that is a word of its own. A word that looks like an option is not a value."""
-        word = self.take()
-        if word is None or (word.startswith("-") and word != "-"):
-            raise RefusedError(name)
-        return word
+        reader.scan(reader.rest())
+        return _call(reader, [])
+    takes_value.begin(subcommand)
+    reader.read_options(takes_value)
+    if subcommand == "run":
+        # uv refuses two of them. The preparation leaves them out, so that uv would not see the conflict there.
+        return None if sum(name in TARGET_KIND for name, _ in reader.options) > 1 else _call(reader, reader.rest())
+    operands: list[str] = []
+    while not reader.ended:
+        word = reader.take()
+        if word is None:
+            return _call(reader, operands)
+        operands.append(word)
+        reader.read_options(takes_value)
+    return _call(reader, operands + reader.rest())
 
 
-def _value_test(subcommand: str, ask_help: "Callable[[str], str]") -> "Callable[[str], bool]":
-    """A function that says whether an option of this subcommand takes a value."""
-    table = known_options(subcommand)
+def _guess(reader: WordReader, also: "Container[str]") -> Call | None:
+    """What can be said of a command line with an option that nobody knows. Behind it, each word may be its value."""
+    rest = reader.rest()
+    if not reader.subcommand:
+        at = next((at for at, word in enumerate(rest) if word in GUARDED or word in also), None)
+        if at is None:
+            return None
+        reader.scan(rest[:at])
+        reader.begin(rest[at])
+        rest = rest[at + 1 :]
+    operands: list[str] = []
+    if reader.subcommand == "run":  # the first of these words may belong to the command already
+        at = next((at for at, word in enumerate(rest) if word == "-" or not word.startswith("-")), len(rest))
+        rest, operands = rest[:at], rest[at:]
+    reader.scan(rest)
+    return _call(reader, operands, understood=False)
 
-    def takes_value(name: str) -> bool:
-        found = table.get(name)
-        if found is None:
-            found = options_in_help(ask_help(subcommand)).get(name)
-        if found is None:
-            raise RefusedError(name)
-        return found
 
-    return takes_value
-
-
-def _option_words(options: "Sequence[Option]", left_out: "Container[str]") -> "Iterator[str]":
-    """The words of these options, without those to leave out."""
-    for name, value in options:
-        if name in left_out:
-            continue
-        if value is None:
-            yield name
-        elif name.startswith("--"):
-            yield f"{name}={value}"
-        else:
-            yield name
-            yield value
+def _call(reader: WordReader, operands: list[str], *, understood: bool = True) -> Call:
+    words = list(reader.words)
+    return Call(words, reader.subcommand, reader.options, reader.leading, operands, understood=understood)

@@ -6,7 +6,7 @@ are from uv's source.
 """
 
 #: The subcommands that can change a project's environment, pyproject.toml or uv.lock.
-GUARDED = frozenset(("add", "remove", "run", "sync", "version"))
+GUARDED = frozenset(("add", "remove", "run", "sync", "upgrade", "version"))
 
 _GLOBAL_FLAGS = """
 -h --help -V --version -q --quiet -v --verbose --no-color --native-tls --no-native-tls --system-certs
@@ -47,6 +47,7 @@ _FLAGS = {
     "sync": f"{_GROUP_FLAGS} {_EDITABLE_FLAGS} {_EXACT_FLAGS} {_INSTALL_FLAGS} --dry-run --check --no-check",
     "add": f"{_EDITABLE_FLAGS} {_INSTALL_FLAGS} --dev --raw --raw-sources --lfs --workspace --no-workspace",
     "remove": "--dev",
+    "upgrade": "",
     "version": "--short --dry-run",
 }
 _VALUES = {
@@ -55,17 +56,16 @@ _VALUES = {
     "add": f"""{_INSTALL_VALUES} -r --requirements --requirement -c --constraints --constraint -m --marker --bounds
         --extra --optional --group --rev --tag --branch --script --no-editable-package""",
     "remove": "--optional --group --script",
+    "upgrade": "--exclude",
     "version": "--bump --output-format",
 }
 
 #: With one of these uv only prints something; it does not do the subcommand's work.
 INFORMATION = frozenset(("-h", "--help", "-V", "--version", "--show-settings"))
-#: With one of these a call changes nothing that the lock protects.
+#: With one of these a call changes nothing that the lock of a project protects.
 HARMLESS = {
-    "run": frozenset(("--no-sync", "--no-project", "--no_workspace", "--isolated")),
-    "sync": frozenset(("--dry-run", "--check", "--script")),
-    "add": frozenset(("--script",)),
-    "remove": frozenset(("--script",)),
+    "run": frozenset(("--no-sync", "--no-project", "--no_workspace")),
+    "sync": frozenset(("--dry-run", "--check")),
     "version": frozenset(("--dry-run",)),
 }
 #: With one of these uv works even if nothing changed. A `run` that was prepared with them must not repeat that work.
@@ -75,8 +75,20 @@ FORCES_WORK = frozenset(
 )
 #: They tell `run` what its target is: a module or a script.
 TARGET_KIND = frozenset(("-m", "--module", "-s", "--script", "--gui-script"))
+#: They decide what of a project goes into its environment. A script with inline metadata has nothing to choose from.
+PROJECT_PARTS = frozenset(f"{_GROUP_FLAGS} {_GROUP_VALUES} {_EDITABLE_FLAGS} --package --no-sync".split()) - {
+    "--python-platform"
+}
 #: They choose what uv prints, not what it does.
 OUTPUT = frozenset("-q --quiet -v --verbose --color --no-color --no-progress --show-resolution --output-format".split())
+#: They decide nothing about the project's environment. `--with` and its kin make another one on top of it; the file of
+#: variables and the depth are for the command (crates/uv/src/commands/project/run.rs). The two folders lead to a
+#: project, and what they lead to counts. The rest is about the cache's place and how uv connects (GlobalArgs).
+APART = frozenset(
+    """-w --with --with-editable --with-requirements --env-file --no-env-file --max-recursion-depth --directory
+    --project --cache-dir --native-tls --no-native-tls --system-certs --no-system-certs --allow-insecure-host
+    --trusted-host --keyring-provider""".split()
+)
 #: They choose whether uv removes packages that nothing asks for.
 EXACTNESS = frozenset(_EXACT_FLAGS.split())
 
@@ -84,11 +96,11 @@ EXACTNESS = frozenset(_EXACT_FLAGS.split())
 def known_options(subcommand: str) -> dict[str, bool]:
     """The options that this table has for a subcommand.
 
-    :param subcommand: a guarded subcommand; "" for the options that stand before it.
+    :param subcommand: a subcommand. If it is not a guarded one, or "", only the options that may stand before any.
     :returns: for each option, whether it takes a value.
     """
     flags, values = _GLOBAL_FLAGS, _GLOBAL_VALUES
-    if subcommand:
+    if subcommand in GUARDED:
         flags += _SHARED_FLAGS + _FLAGS[subcommand]
         values += _SHARED_VALUES + _VALUES[subcommand]
     return dict.fromkeys(flags.split(), False) | dict.fromkeys(values.split(), True)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _ATTEMPTS, _PAUSE_SECONDS = 5, 0.01
 #: Far more than any project file has; a uv.lock of a large workspace has a few MB.
 _MOST_BYTES = 1 << 25
+#: What was parsed, by its text: a call asks the same few files again and again.
+_parsed: "dict[str, dict[str, Any] | None]" = {}
 
 
 def folder_and_parents(folder: str) -> "Iterator[str]":
@@ -29,19 +31,38 @@ def folder_and_parents(folder: str) -> "Iterator[str]":
 def table(text: str, name: str) -> "dict[str, Any]":
     """The values of one table.
 
-    :param text: a TOML text. Text that is not TOML has no tables; uv will report the error.
-    :param name: the table's dotted name, such as "tool.uv".
+    :param text: a TOML text. Text that is not TOML has no tables, see :func:`is_toml`.
+    :param name: the table's dotted name, such as "tool.uv"; "" for the text's own values.
     :returns: the values; ``{"": True}`` for an empty table, and an empty dict if there is no such table.
     """
-    import tomllib
-
-    try:
-        found: object = tomllib.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    for part in name.split("."):
+    found: object = _parse(text)
+    for part in name.split(".") if name else ():
         found = found.get(part) if isinstance(found, dict) else None
     return (found or {"": True}) if isinstance(found, dict) else {}
+
+
+def is_toml(text: str) -> bool:
+    """Whether this Python can read a TOML text. uv may still read one that has what TOML 1.1 added."""
+    return _parse(text) is not None
+
+
+def may_have(text: str, key: str) -> bool:
+    """Whether a TOML text can have a key. Where it can't, no TOML parser is imported.
+
+    A key can be spelled in another way only by an escape, as in ``"work\\u0073pace"``.
+    """
+    return key in text or "\\" in text
+
+
+def _parse(text: str) -> "dict[str, Any] | None":
+    if text not in _parsed:
+        import tomllib
+
+        try:
+            _parsed[text] = tomllib.loads(text)
+        except (ValueError, RecursionError):
+            _parsed[text] = None
+    return _parsed[text]
 
 
 def read_text(path: str) -> str:

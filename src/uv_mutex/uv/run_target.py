@@ -6,6 +6,8 @@ Follows RunCommand in crates/uv/src/commands/project/run.rs.
 import os
 
 from uv_mutex import files
+from uv_mutex.uv import cache_key, script
+from uv_mutex.uv.script import Script
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,11 +17,10 @@ _SCRIPT_SUFFIXES = (".py", ".pyc", ".pyw")
 _ZIP_MAGIC = b"PK\x03\x04"
 #: How much of a script is searched for inline metadata. uv reads the whole file, but the block stands near its top.
 _HEAD_BYTES = 1 << 16
-_METADATA_START = b"# /// script"
 
 
-def has_own_environment(call: "Call", base: str) -> bool:
-    """Whether the target is a script with inline metadata (PEP 723) or a URL. Those don't use the project.
+def inline_script(call: "Call", base: str) -> Script | None:
+    """The target, if it is a script with inline metadata (PEP 723) or a URL. Those don't use the project.
 
     A script on stdin is read only if stdin is a regular file: what is read from a pipe is lost for uv.
 
@@ -27,14 +28,25 @@ def has_own_environment(call: "Call", base: str) -> bool:
     :param base: the folder that relative paths start from.
     """
     if not call.operands:
-        return False
+        return None
     target = call.operands[0]
     if target == "-":
-        return call.has("-m", "--module") or _declares_metadata(_peek_stdin())  # uv refuses `-m -`
+        if call.has("-m", "--module"):  # uv refuses it
+            return Script(None, None)
+        return _script(None, _peek_stdin())
     path = os.path.join(base, target)
     if target.startswith(("http://", "https://")) and not os.path.exists(path):
-        return True
-    return _is_script(call, path) and _declares_metadata(_head(path))
+        return Script(None, None)
+    return _script(cache_key.absolute(base, target), _head(path)) if _is_script(call, path) else None
+
+
+def _script(path: str | None, head: bytes) -> Script | None:
+    return Script(path, script.metadata(head)) if script.declares_metadata(head) else None
+
+
+def metadata(path: str) -> str | None:
+    """The inline metadata of a script, as TOML; None if it has none, or can't be read."""
+    return script.metadata(_head(path))
 
 
 def folder(call: "Call", base: str) -> str | None:
@@ -65,17 +77,6 @@ def _is_script(call: "Call", path: str) -> bool:
     if call.has("-s", "--script", "--gui-script"):
         return True
     return os.path.splitext(path)[1].lower() in _SCRIPT_SUFFIXES and os.path.isfile(path)
-
-
-def _declares_metadata(head: bytes) -> bool:
-    """Whether a script has inline metadata.
-
-    Follows ScriptTag::parse in crates/uv-scripts/src/lib.rs, which looks at the first occurrence only.
-    """
-    at = head.find(_METADATA_START)
-    if at < 0 or head[at - 1 : at] not in (b"", b"\r", b"\n"):
-        return False
-    return head[at:].partition(b"\n")[0].removesuffix(b"\r") == _METADATA_START
 
 
 def _head(path: str) -> bytes:

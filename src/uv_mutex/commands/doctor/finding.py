@@ -2,28 +2,35 @@
 
 from typing import NamedTuple
 
-FINE, WARNING, BAD = 0, 1, 2
-_WORDS = {FINE: "ok", WARNING: "warning", BAD: "NOT PROTECTED"}
+NOTE, FINE, WARNING, BAD = -1, 0, 1, 2
+WORDS = {NOTE: "note", FINE: "ok", WARNING: "warning", BAD: "NOT PROTECTED"}
 
 
 class Finding(NamedTuple):
     """One fact about a project.
 
-    ``grade``: FINE, WARNING, or BAD (the project is not protected); the doctor's exit status is the highest grade.
-    ``fact``: what is the case. ``remedy``: what the user can do.
+    ``grade``: NOTE (what would go wrong without the shim), FINE, WARNING, or BAD (the project is not protected); the
+    doctor's exit status is the highest grade. ``fact``: what is the case. ``remedy``: what the user can do.
+    ``reason``: why this protects, as a clause for the verdict; empty if it does not.
     """
 
     grade: int
     fact: str
     remedy: str = "nothing to do"
+    reason: str = ""
 
     def __str__(self) -> str:
-        return f"{_WORDS[self.grade]:13}  {self.fact}; {self.remedy}"
+        return f"{WORDS[self.grade]:13}  {self.fact}; {self.remedy}"
 
 
-def fine(fact: str, remedy: str = "nothing to do") -> Finding:
+def note(fact: str, remedy: str) -> Finding:
+    """A fact that explains why the shim is needed."""
+    return Finding(NOTE, fact, remedy)
+
+
+def fine(fact: str, remedy: str = "nothing to do", *, reason: str = "") -> Finding:
     """A fact that is as it should be."""
-    return Finding(FINE, fact, remedy)
+    return Finding(FINE, fact, remedy, reason)
 
 
 def warning(fact: str, remedy: str) -> Finding:

@@ -5,20 +5,28 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 
+from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
 from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, of_failed_trial, warning
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import filesystem, lease, lock_file, waiters
 from uv_mutex.locking.filesystem import Mount
 from uv_mutex.locking.lock_file import LockTarget
-from uv_mutex.records import history
+from uv_mutex.records import failed_preparation, history
 
 #: If the clocks differ by more seconds than this, `uv-mutex status` misjudges what other hosts wrote.
 _SKEW_SECONDS = 5.0
 #: A file that a call needs for a moment is left over if it is older than this.
 _LEFT_OVER_SECONDS = 300.0
 #: How the names of such files begin.
-_MOMENTARY = ("peer.", lock_trial.PREFIX, "backend.", f".{history.PREFIX}")
+_MOMENTARY = (
+    "peer.",
+    lock_trial.PREFIX,
+    files.TEMPORARY,
+    "backend.",
+    f".{history.PREFIX}",
+    failed_preparation.TEMPORARY_PREFIX,
+)
 _MOST_SHOWN = 8
 
 
@@ -35,6 +43,7 @@ def check_lock(target: LockTarget, table: bytes | None = None) -> Iterator[Findi
         yield from shut_out
         # A user who can't write the folder can't try the lock out; a finding says so already.
         if not shut_out or os.access(folder, os.W_OK):
+            os.close(target.open())  # from now on it knows whether there can be a lock file
             yield from _kind(target, mount)
         yield from _left_over_files(target)
     except MutexError as error:
@@ -47,7 +56,7 @@ def _kind(target: LockTarget, mount: Mount | None) -> Iterator[Finding]:
     """Say which kind of lock calls use here and why, and try it out."""
     forced, recorded = os.environ.get("UV_MUTEX_BACKEND") or None, target.recorded_backend()
     if target.folder is None:
-        yield from _flock(target, mount, _flock_folder_twice(target.path), "the environment's own folder is locked")
+        yield from _flock(target, mount, _flock_folder_twice(target.path), "no lock file can be created")
         return
     if forced not in (None, lock_file.FLOCK, lock_file.LEASE):
         yield bad(f"UV_MUTEX_BACKEND={forced} is neither flock nor lease", "set one of them, or unset it")
@@ -81,7 +90,9 @@ def _lease(target: LockTarget, path: str, why: str) -> Iterator[Finding]:
             "move the project to another file system",
         )
         return
-    yield fine(f"{target.path} is locked by lease ({why}), and that excludes")
+    yield fine(
+        f"{target.path} is locked by lease ({why}), and that excludes", reason=f"{target.path} is locked by lease"
+    )
     skew = lock_trial.clock_skew(path)
     if abs(skew) > _SKEW_SECONDS:
         yield warning(
@@ -111,7 +122,10 @@ def _flock(target: LockTarget, mount: Mount | None, result: str, why: str) -> It
             "set UV_MUTEX_BACKEND=lease on every host",
         )
     else:
-        yield fine(f"{target.path} is locked by flock ({why}), and that excludes on this host")
+        yield fine(
+            f"{target.path} is locked by flock ({why}), and that excludes on this host",
+            reason=f"{target.path} is locked by flock",
+        )
         if mount is not None:
             yield _reach(mount, kind)
 

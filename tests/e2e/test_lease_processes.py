@@ -1,0 +1,281 @@
+"""Processes that lock by lease, on a local disk where UV_MUTEX_BACKEND asks for it. tests/cluster has several hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import need
+from support.herd import Outcome, explain, failures, herd
+from support.index import LocalIndex
+from support.journal import Journal
+from support.project import Project, run
+from support.shim import install_shim
+from support.terminal import wait_until
+from support.uvs import uv
+from support.wheels import make_wheel
+
+from uv_mutex.errors import TIMED_OUT, MutexError
+from uv_mutex.locking import acquire, lease
+from uv_mutex.locking.flock import HeldLock
+from uv_mutex.locking.lock_file import LockFile
+from uv_mutex.locking.wait import WaitBudget
+
+_SOURCES = str(Path(__file__).parents[2] / "src")
+
+_BEGIN = f"""\
+import os, sys, time
+sys.path.insert(0, {_SOURCES!r})
+from uv_mutex.locking import acquire, lease
+from uv_mutex.locking.lock_file import LockFile
+from uv_mutex.locking.wait import WaitBudget
+def take():
+    return acquire.take(LockFile(sys.argv[1]), WaitBudget(None, quiet=True, backend="lease"))
+"""
+_SHORT = "lease.LEASE_SECONDS, lease.HEARTBEAT_SECONDS, lease.LOOK_SECONDS = 3.0, 0.2, 0.1\n"
+
+# Takes the lease, says so, and holds it until it is killed.
+_HOLD = f"{_BEGIN}held = take()\nprint('taken', flush=True)\ntime.sleep(600)\n"
+
+# Counts in a file, five times, each time alone if it is told to lock.
+_COUNT = f"""{_BEGIN}
+for _ in range(5):
+    held = take() if sys.argv[3] == "locked" else None
+    with open(sys.argv[2]) as file:
+        number = int(file.read())
+    time.sleep(0.001)
+    with open(sys.argv[2], "w") as file:
+        file.write(str(number + 1))
+    if held:
+        held.release()
+"""
+
+# Runs a child that writes the time into a file again and again, as uv writes an environment: under the lease.
+_WORK = f"""{_BEGIN}{_SHORT}
+from uv_mutex.errors import MutexError
+from uv_mutex.shim import child
+held = take()
+loop = 'echo $$ > "$0.pid"; while :; do date +%s.%N > "$0"; sleep 0.02; done'
+try:
+    child.run_child(
+        lambda: os.execv("/bin/sh", ["sh", "-c", loop, sys.argv[2]]), "uv", acquire.lost_lock_check([held])
+    )
+except MutexError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> LockFile:
+    """The lock of a project that was never locked."""
+    return LockFile(str(tmp_path))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease of 3 s in this process."""
+    for name, value in (("LEASE_SECONDS", 3.0), ("HEARTBEAT_SECONDS", 0.2), ("LOOK_SECONDS", 0.1)):
+        monkeypatch.setattr(lease, name, value)
+
+
+def _take(lock: LockFile, limit: float = 60) -> HeldLock:
+    return acquire.take(lock, WaitBudget(limit, quiet=True, backend="lease"))
+
+
+def _busy(lock: LockFile) -> bool:
+    try:
+        _take(lock, limit=0).release()
+    except MutexError as error:
+        if error.status != TIMED_OUT:
+            raise
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _another(program: str, *words: str, inside: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Another process; at the end it is killed, if it still runs.
+
+    :param inside: a command that starts it, such as unshare.
+    """
+    command = [*inside, sys.executable, "-c", program, *words]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as other:  # type: ignore[call-overload]
+        try:
+            yield other
+        finally:
+            other.kill()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("how", ["locked", "control"])
+def test_thirty_at_once(tmp_path: Path, how: str) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    words = [sys.executable, "-c", _COUNT, str(tmp_path), str(counter), how]
+    outcomes = herd([words] * 30, env={"PATH": "/usr/bin:/bin"}, cwd=tmp_path)
+    if how == "control":
+        assert not counter.read_text() or int(counter.read_text()) < 150
+        return
+    assert not failures(outcomes), explain(outcomes)
+    assert int(counter.read_text()) == 150
+    assert sorted(os.listdir(tmp_path / ".uv-mutex")) == [".gitignore", "backend", "lock"]
+
+
+def test_a_killed_owner_that_can_be_seen_keeps_nobody_waiting(lock: LockFile) -> None:
+    with _another(_HOLD, lock.above) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "taken\n"
+        assert _busy(lock)
+        other.kill()
+        other.wait()
+        assert not _busy(lock)
+
+
+@pytest.mark.usefixtures("short")
+def test_an_owner_in_another_container(lock: LockFile) -> None:
+    """It has the same host name, and its process id is one that is free here or another program's."""
+    need.root()
+    need.executable("unshare")
+    inside = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with _another(f"{_BEGIN}{_SHORT}{_HOLD}", lock.above, inside=inside) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "taken\n"
+        with pytest.raises(MutexError, match=r"gave up after 5 s"):
+            _take(lock, limit=5)  # longer than the lease
+        other.kill()
+        other.wait()
+        assert _busy(lock), "nobody here can see that it is dead"
+        began = time.monotonic()
+        _take(lock).release()
+        assert 2.5 < time.monotonic() - began < 20
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_host_that_is_frozen_and_wakes_up(lock: LockFile, tmp_path: Path, frozen: bool) -> None:
+    """Shim and uv stand still for longer than the lease. The control goes on, and keeps the lease."""
+    written = tmp_path / "written"
+    with _another(_WORK, lock.above, str(written)) as other:
+        wait_until(lambda: written.exists() and written.read_text())
+        child = int(Path(f"{written}.pid").read_text())
+        if not frozen:
+            with pytest.raises(MutexError, match=r"gave up after 5 s"):
+                _take(lock, limit=5)
+            assert other.poll() is None
+            return
+        for pid in (other.pid, child):
+            os.kill(pid, signal.SIGSTOP)
+        held = _take(lock)
+        assert time.time() - float(written.read_text()) > 2
+        for pid in (child, other.pid):
+            os.kill(pid, signal.SIGCONT)
+        assert other.wait(20) == 1
+        assert other.stderr
+        lost = r"lost the lock .*/\.uv-mutex/lock: it was not renewed for \d+ s; uv was stopped, run it again\n"
+        assert re.fullmatch(lost, other.stderr.read())
+        last = written.read_text()
+        time.sleep(0.3)
+        assert written.read_text() == last, "the child still writes"
+        assert held.lost() is None
+        held.release()
+        assert not _busy(lock)
+
+
+# --- real uv
+
+Factory = Callable[..., Project]
+
+
+def _adds(index: LocalIndex, project: Project, *, shimmed: bool) -> tuple[list[Outcome], int]:
+    """Eight `uv add` at once, and how many of them are in pyproject.toml."""
+    names = [f"pkg-{number}" for number in range(8)]
+    for name in names:
+        make_wheel(index.folder, name)
+    env = project.env("newest", shimmed=shimmed, UV_MUTEX_BACKEND="lease")
+    outcomes = herd([["uv", "add", name] for name in names], env=env, cwd=project.root)
+    return outcomes, sum(f'"{name}>=' in project.pyproject.read_text() for name in names)
+
+
+@pytest.mark.serial
+def test_eight_adds_keep_all(index: LocalIndex, project_factory: Factory) -> None:
+    outcomes, kept = _adds(index, project_factory(), shimmed=True)
+    assert not failures(outcomes), explain(outcomes)
+    assert kept == 8
+
+
+@pytest.mark.serial
+def test_control_eight_adds(index: LocalIndex, project_factory: Factory) -> None:
+    assert _adds(index, project_factory(), shimmed=False)[1] < 8
+
+
+def test_the_next_uv_goes_on_at_once_after_a_kill(project_factory: Factory, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    project = project_factory(backend_source=journal.backend)
+    env = project.env("newest", UV_MUTEX_BACKEND="lease")
+    holding = subprocess.Popen(["uv", "sync"], env={**env, "BUILD_SECONDS": "60"}, cwd=project.root)
+    inside = journal.wait(lambda entry: entry.what == "enter", timeout=60)
+    assert inside.shim == holding.pid
+    os.kill(holding.pid, signal.SIGKILL)
+    holding.wait()
+    began = time.monotonic()
+    done = run(project, ["uv", "sync"], env)
+    assert done.returncode == 0, done.stderr.decode()
+    assert time.monotonic() - began < 20, "a lease would take 30 s to end"
+    assert sorted(entry.what for entry in journal.entries()) == ["enter", "enter", "leave", "orphan"]
+
+
+# A uv that writes down when it begins and ends, and takes as long as it is told.
+_SLOW_UV = """#!/bin/bash
+exec 9>>'{log}'
+echo "in $1" >&9
+case $1 in (add) sleep 3;; (sync) sleep 1;; esac
+'{uv}' "$@"
+status=$?
+echo "out $1" >&9
+exit $status
+"""
+
+
+@pytest.mark.parametrize("looks_again", [True, False])
+def test_an_edit_that_begins_between_look_and_record(
+    index: LocalIndex, project_factory: Factory, tmp_path: Path, looks_again: bool
+) -> None:
+    """A fresh `uv sync` is held up for 2 s before it leaves its record. The control does not look again after that."""
+    prefix = tmp_path / "own-shim"
+    install_shim(prefix)
+    if not looks_again:
+        (source,) = prefix.glob("lib/uv-mutex/*/uv_mutex/locking/lease.py")
+        text = source.read_text()
+        look = "return lease_marker.look(marker(self.target)) is None and"
+        assert look in text
+        source.write_text(text.replace(look, "return True or"))
+        for compiled in source.parent.glob("**/lease.*.pyc"):
+            compiled.unlink()
+    make_wheel(index.folder, "pkg")
+    project = project_factory()
+    log, slow_uv = tmp_path / "log", tmp_path / "slow-uv"
+    slow_uv.write_text(_SLOW_UV.format(log=log, uv=uv("newest")))
+    slow_uv.chmod(0o755)
+    env = project.env("newest", shimmed=False, UV_MUTEX_BACKEND="lease", UV_MUTEX_UV=str(slow_uv))
+    env["PATH"] = f"{prefix}/bin:{env['PATH']}"
+    for _ in range(2):
+        assert run(project, ["uv", "sync"], env).returncode == 0
+    log.write_text("")
+    delay = ["-e", "trace=mkdir", "-e", "inject=mkdir:delay_enter=2000000:when=1", "-o", str(tmp_path / "strace")]
+    held_up = subprocess.Popen(
+        [need.executable("strace"), *delay, str(prefix / "bin/uv"), "sync"], env=env, cwd=project.root
+    )
+    time.sleep(1)
+    assert run(project, ["uv", "add", "pkg"], env).returncode == 0
+    assert held_up.wait(60) == 0
+    apart = ["in add", "out add", "in sync", "out sync"]
+    assert (log.read_text().splitlines() == apart) == looks_again

@@ -1,0 +1,54 @@
+"""What the native launcher has in C is what the package has in Python."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from uv_mutex import errors
+from uv_mutex.setup import launcher
+from uv_mutex.shim import child, main
+from uv_mutex.uv import executable, option_table
+
+_FOLDER = Path(__file__).parents[2] / "src/launcher"
+_SOURCE = "".join(path.read_text() for path in sorted(_FOLDER.glob("*.[ch]")))
+
+
+def _words(name: str) -> list[str]:
+    (text,) = re.findall(rf"\b{name}\[\] = {{(.*?)}};", _SOURCE, re.DOTALL)
+    return re.findall(r'"(.*?)"', text)
+
+
+def test_guarded_words() -> None:
+    assert set(_words("GUARDED_WORDS")) == option_table.GUARDED == set(main._GUARDED_WORDS)
+
+
+def test_values_that_switch_it_off() -> None:
+    assert set(_words("OFF_WORDS")) == set(main._OFF)
+
+
+def test_how_launchers_know_each_other() -> None:
+    assert [word.encode() for word in _words("MARKERS")] == list(executable.LAUNCHER_MARKERS)
+    assert f"HEAD_BYTES = {executable._HEAD_BYTES} " in _SOURCE
+    # What it looks for, and its own mark with its size.
+    assert _SOURCE.count(f'"{executable.LAUNCHER_MARKERS[0].decode()}"') == 3
+
+
+def test_paths_statuses_and_the_option() -> None:
+    assert f'#define DEFAULT_PATH "{os.defpath}"' in _SOURCE
+    assert f'#define PYTHON_SIDE "/{launcher.POINTER}"' in _SOURCE
+    assert f'"{child._IGNORED_OPTION}=' in _SOURCE
+    assert {f"{number.name}" for number in child._IGNORED_BY_PYTHON} == {"SIGPIPE", "SIGXFSZ"}
+    statuses = f"FAILED = {errors.FAILED}, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
+    assert statuses in _SOURCE
+
+
+def test_one_version_of_zig() -> None:
+    (version,) = re.findall(r'"ziglang": "([\d.]+)"', (_FOLDER / "release").read_text())
+    assert f" ziglang=={version} " in (_FOLDER.parents[1] / "hooks/Dockerfile").read_text()
+
+
+def test_it_stays_small() -> None:
+    assert _SOURCE.count("\n") <= 600
+    assert max(map(len, _SOURCE.splitlines())) <= 120
