@@ -14,10 +14,20 @@ from support.nfs import NfsCluster
 
 #: By what the hosts share a folder: GlusterFS with the file system's own lock or, on clients that have none, with a
 #: lease; and NFS, by its options. The NFS cluster boots once for a session: all that use it run in one worker.
-_NFS = pytest.mark.xdist_group("nfs")
-FLOCK = ["glusterfs", pytest.param("vers=4.2", marks=_NFS), pytest.param("vers=3", marks=_NFS)]
-LEASE = ["glusterfs without flock"]
-over_nfs = pytest.mark.parametrize("file_system", FLOCK[1:], indirect=True)
+GLUSTERFS, NFS_4, NFS_3, NFS_3_NOLOCK, LEASE = (
+    "glusterfs",
+    *(pytest.param(name, marks=pytest.mark.xdist_group("nfs")) for name in ("vers=4.2", "vers=3", "vers=3,nolock")),
+    "glusterfs without flock",
+)
+
+
+def over(*file_systems: object) -> pytest.MarkDecorator:
+    """Run a test on these; without it, a test of two hosts runs on all but NFSv3."""
+    return pytest.mark.parametrize("file_system", file_systems, indirect=True)
+
+
+over_all = over(GLUSTERFS, NFS_4, NFS_3, LEASE)
+over_nfs = over(NFS_4, NFS_3)
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def nfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NfsCluster
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=[*FLOCK, *LEASE])
+@pytest.fixture(params=[GLUSTERFS, NFS_4, LEASE])
 def file_system(request: pytest.FixtureRequest) -> str:
     """What the hosts share a folder by."""
     kind: str = request.param
@@ -57,7 +67,7 @@ def file_system(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def backend(file_system: str) -> str:
     """The kind of lock that it leads to."""
-    return "lease" if file_system in LEASE else "flock"
+    return "lease" if file_system == LEASE or "nolock" in file_system else "flock"
 
 
 @pytest.fixture
@@ -71,7 +81,7 @@ def pair(request: pytest.FixtureRequest, file_system: str, own_paths: bool) -> I
     """Two hosts that share a folder."""
     if not file_system.startswith("vers="):
         volume: Volume = request.getfixturevalue("serve")()
-        flock = file_system not in LEASE
+        flock = file_system != LEASE
         yield [volume.host(name, flock=flock, own_paths=own_paths) for name in ("host-a", "host-b")]
         return
     cluster: NfsCluster = request.getfixturevalue("nfs_cluster")

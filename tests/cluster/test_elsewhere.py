@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from cluster.conftest import GLUSTERFS, over
 from support.herd import explain, failures, herd
 from support.host import Host, calls, project_on
 from support.index import LocalIndex
@@ -18,7 +19,7 @@ ENVIRONMENTS_EACH = 25
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("file_system", ["glusterfs"], indirect=True)
+@over(GLUSTERFS)
 def test_node_local_environments_do_not_queue(pair: Sequence[Host], index: LocalIndex) -> None:
     names = ["alpha", "beta", "gamma"]
     for name in names:

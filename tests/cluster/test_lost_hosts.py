@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from cluster.conftest import FLOCK, LEASE, over_nfs
+from cluster.conftest import GLUSTERFS, LEASE, NFS_3, NFS_4, over, over_all, over_nfs
 from support.gluster import Volume
 from support.herd import Outcome
 from support.host import Host, project_on
@@ -22,6 +22,7 @@ from support.wheels import make_wheel
 # uv-mutex's promises (lease.LEASE_SECONDS and the pause between polls), plus time for a slow machine.
 SLACK = 20
 FLOCK_SECONDS, LEASE_SECONDS = 1, 32
+LOOK_SECONDS = 2
 LONG = "300"
 NOWHERE = "http://127.0.0.1:9/simple"
 
@@ -92,6 +93,7 @@ def seconds(backend: str) -> float:
     return FLOCK_SECONDS if backend == "flock" else LEASE_SECONDS
 
 
+@over_all
 def test_holder_is_killed(pair: Sequence[Host], backend: str, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
@@ -106,7 +108,7 @@ def test_holder_is_killed(pair: Sequence[Host], backend: str, tmp_path: Path) ->
 # The kernel of a host whose processes alone are frozen still answers for its flock.
 @pytest.mark.parametrize(
     ("file_system", "client"),
-    [("glusterfs", "killed"), (LEASE[0], "killed"), (LEASE[0], "frozen")],
+    [(GLUSTERFS, "killed"), (LEASE, "killed"), (LEASE, "frozen")],
     indirect=["file_system"],
 )
 def test_host_is_lost(pair: Sequence[Host], backend: str, client: str, tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_holder_is_killed_in_the_middle_of_installing(pair: Sequence[Host], inde
     assert is_whole(scene)
 
 
-@pytest.mark.parametrize("file_system", LEASE, indirect=True)
+@over(LEASE)
 def test_host_thaws_in_the_middle_of_installing(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding = begin_to_install(scene, index, files=3000)
@@ -207,7 +209,7 @@ def stays_out(scene: Scene, waiting: subprocess.Popen[bytes], seconds: float) ->
 
 
 # A server of NFSv4 frees what a host has locked that has not been heard of for the time of its lease.
-@pytest.mark.parametrize("file_system", [FLOCK[1]], indirect=True)
+@over(NFS_4)
 def test_kernel_stops_for_longer_than_the_lease(pair: Sequence[Host], tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
@@ -223,7 +225,7 @@ def test_kernel_stops_for_longer_than_the_lease(pair: Sequence[Host], tmp_path: 
 
 
 # One of NFSv3 does not, until the host has started anew and says so.
-@pytest.mark.parametrize("file_system", [FLOCK[2]], indirect=True)
+@over(NFS_3)
 def test_kernel_stops_over_nfs_3(pair: Sequence[Host], tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
@@ -248,6 +250,20 @@ def test_host_loses_power(pair: Sequence[NfsHost], file_system: str, tmp_path: P
         stays_out(scene, waiting, 2 * NFS_SECONDS)
         kernel.boot()
     scene.goes_on(waiting, since, within=4 * NFS_SECONDS)
+    holding.kill()
+
+
+@over(NFS_3)
+def test_lock_of_a_dead_host_is_removed(pair: Sequence[NfsHost], nfs_cluster: NfsCluster, tmp_path: Path) -> None:
+    """The host never comes back, so the server keeps its lock, until somebody removes the file on another host."""
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    pair[0].kernel.kill()
+    stays_out(scene, waiting, NFS_SECONDS)
+    since = time.monotonic()
+    done = nfs_cluster.server.run(["rm", "-r", f"/srv/{Path(pair[0].mount).name}/{scene.project}/.uv-mutex"])
+    assert done.returncode == 0, done.stderr.decode()
+    scene.goes_on(waiting, since, within=LOOK_SECONDS)
     holding.kill()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+from cluster.conftest import GLUSTERFS, over
 from support import need
 from support.gluster import GlusterHost, Volume
 from support.host import Host, project_on
@@ -97,7 +97,7 @@ def preloaded(host: Host, tmp_path: Path, source: str) -> str:
     return str(library)
 
 
-@pytest.mark.parametrize("file_system", ["glusterfs"], indirect=True)
+@over(GLUSTERFS)
 def test_locks_that_stay_on_their_host(pair: Sequence[Host], tmp_path: Path) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     for status, line in meet(pair, project, LD_PRELOAD=preloaded(pair[0], tmp_path, PRETENDING)):
@@ -120,7 +120,7 @@ def test_one_has_a_flock_and_one_has_not(serve: Callable[..., Volume]) -> None:
         )
 
 
-@pytest.mark.parametrize("file_system", ["glusterfs"], indirect=True)
+@over(GLUSTERFS)
 def test_nobody_there_and_somebody_who_dies(pair: Sequence[GlusterHost]) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     ((status, line),) = meet(pair[:1], project, seconds="1")

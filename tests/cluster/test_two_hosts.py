@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from cluster.conftest import GLUSTERFS, LEASE, NFS_3, NFS_3_NOLOCK, NFS_4, over, over_nfs
 from support.herd import Outcome, explain, failures, herd
 from support.host import Host, calls, preparations, project_on, remove_tree
 from support.index import LocalIndex
@@ -17,14 +18,10 @@ from support.wheels import make_wheel, slow_backend
 # Up to 30 rounds.
 pytestmark = pytest.mark.timeout(900)
 
+_NEWEST = pytest.param("newest", marks=pytest.mark.newest)
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
-controls = pytest.mark.parametrize(
-    "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
-)
-ROUNDS = {"glusterfs": 10, "vers=4.2": 3, "vers=3": 3, "glusterfs without flock": 3}
-#: Preparations in a round. Over NFS, a host that looked for the environment in vain may not see the one that another
-#: has made meanwhile, and prepare it once more.
-MOST = {"glusterfs": 1, "vers=4.2": 2, "vers=3": 2, "glusterfs without flock": 1}
+controls = pytest.mark.parametrize("uv_version", ["0.7.8", PINNED_NEWEST, _NEWEST])
+over_gluster = over(GLUSTERFS, LEASE)
 RUNS_EACH = 8
 ADDS_EACH = 10
 EDITS = 8
@@ -42,13 +39,15 @@ def project(pair: Sequence[Host], index: LocalIndex) -> str:
     return path
 
 
-def runs(hosts: Sequence[Host], project: str, uv_version: str, *, shimmed: bool) -> list[Outcome]:
+def runs(hosts: Sequence[Host], project: str, uv_version: str, *, shimmed: bool, **env: str) -> list[Outcome]:
     """Some `uv run` on each host at once, in a project without environment."""
     root = hosts[1].path(project)
     hosts[1].run(["ls", "-la", root, f"{root}/.venv", f"{root}/.venv/bin"])  # so that it has something to remember
     remove_tree(hosts[0], f"{project}/.venv")
     words = ["uv", "run", "python", "-c", "import alpha, beta, gamma, delta, epsilon as last; last.check()"]
-    commands = [host.enter(words, env=host.env(uv_version, shimmed=shimmed), cwd=host.path(project)) for host in hosts]
+    commands = [
+        host.enter(words, env=host.env(uv_version, shimmed=shimmed, **env), cwd=host.path(project)) for host in hosts
+    ]
     return herd(commands * RUNS_EACH, env={}, cwd=Path("/"))
 
 
@@ -72,36 +71,53 @@ def recorded_backend(host: Host, project: str) -> str:
     return host.read(f"{project}/.uv-mutex/backend").strip()
 
 
+def one_prepares_for_all(pair: Sequence[Host], project: str, uv_version: str, rounds: int) -> None:
+    """In each round one call prepares, and none fails."""
+    for number in range(1, rounds + 1):
+        outcomes = runs(pair, project, uv_version, shimmed=True)
+        assert not failures(outcomes), f"round {number}: {explain(outcomes)}"
+        assert preparations(pair) == number
+    assert {line["host"] for line in calls(pair)} == {"host-a", "host-b"}
+
+
+@over_gluster
 @two_versions
 def test_run_prepares_once_for_all_hosts(
     pair: Sequence[Host], file_system: str, backend: str, project: str, uv_version: str
 ) -> None:
-    before = 0
-    for number in range(ROUNDS[file_system]):
-        outcomes = runs(pair, project, uv_version, shimmed=True)
-        assert not failures(outcomes), f"round {number}: {explain(outcomes)}"
-        prepared = preparations(pair) - before
-        assert 1 <= prepared <= MOST[file_system]
-        before += prepared
-    assert {line["host"] for line in calls(pair)} == {"host-a", "host-b"}
+    one_prepares_for_all(pair, project, uv_version, rounds=10 if file_system == GLUSTERFS else 3)
     assert recorded_backend(pair[0], project) == backend
 
 
+@over(NFS_4, NFS_3, NFS_3_NOLOCK)
+def test_run_prepares_once_over_nfs(pair: Sequence[Host], backend: str, project: str) -> None:
+    one_prepares_for_all(pair, project, "newest", rounds=3)
+    assert recorded_backend(pair[0], project) == backend
+
+
+@over(NFS_3_NOLOCK)
+def test_control_flock_that_stays_on_its_host(pair: Sequence[Host], project: str) -> None:
+    """Two hosts have the lock at once, and those who see it give up."""
+    outcomes = runs(pair, project, "newest", shimmed=True, UV_MUTEX_BACKEND="flock")
+    assert any(b"uv-mutex: lost the lock " in outcome.stderr for outcome in failures(outcomes)), explain(outcomes)
+
+
 @pytest.mark.parametrize("own_paths", [True])
-@pytest.mark.parametrize("file_system", ["glusterfs", "vers=4.2"], indirect=True)
+@over(GLUSTERFS, NFS_4)
 def test_hosts_see_the_project_at_two_paths(pair: Sequence[Host], project: str) -> None:
     assert pair[0].mount != pair[1].mount
     outcomes = runs(pair, project, "newest", shimmed=True)
     assert not failures(outcomes), explain(outcomes)
 
 
+@over_gluster
 @controls
 def test_run_fails_without_the_shim(pair: Sequence[Host], project: str, uv_version: str) -> None:
     assert any(failures(runs(pair, project, uv_version, shimmed=False)) for _ in range(30))
 
 
-@two_versions
-def test_every_add_is_kept(pair: Sequence[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
+def all_adds_are_kept(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
+    """Each of many `uv add` at once is in pyproject.toml, uv.lock and the environment."""
     kept, outcomes = adds(pair, index, uv_version, shimmed=True)
     assert not failures(outcomes), explain(outcomes)
     assert kept == len(outcomes)
@@ -110,12 +126,32 @@ def test_every_add_is_kept(pair: Sequence[Host], backend: str, index: LocalIndex
     assert done.returncode == 0, done.stderr.decode()
     done = pair[1].run(["uv", "pip", "list", "--python", ".venv", "--format", "json"], bare, project)
     assert len(json.loads(done.stdout)) == len(outcomes), done.stderr.decode()
-    assert recorded_backend(pair[0], project) == backend
 
 
+@over_gluster
+@two_versions
+def test_every_add_is_kept(pair: Sequence[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
+    all_adds_are_kept(pair, index, uv_version)
+    assert recorded_backend(pair[0], "growing") == backend
+
+
+@over_nfs
+def test_every_add_is_kept_over_nfs(pair: Sequence[Host], index: LocalIndex) -> None:
+    all_adds_are_kept(pair, index, "newest")
+
+
+@over_gluster
 @controls
 def test_adds_are_lost_without_the_shim(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=False)
+    assert kept < len(outcomes)
+
+
+@over(NFS_4)
+@pytest.mark.parametrize("uv_version", [PINNED_NEWEST, _NEWEST])
+def test_adds_are_lost_without_the_shim_over_nfs(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
+    kept, outcomes = adds(pair, index, uv_version, shimmed=False)
+    print(f"{kept} of {len(outcomes)} are kept")
     assert kept < len(outcomes)
 
 
