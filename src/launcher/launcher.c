@@ -109,6 +109,9 @@ static void exec_python_side(int argc, char *const *argv)
         snprintf(script, sizeof script, "%s/%s", pointer, name) >= (int)sizeof script)
         fail(INCOMPLETE, own, " is incomplete (", prefix, PYTHON_SIDE,
              " is damaged); install it again, or remove that file", NULL);
+    if (access(script, R_OK) != 0) /* Python would say it in words of its own */
+        fail(INCOMPLETE, own, " is incomplete (", script, ": ", strerror(errno),
+             "); install it again, or remove that file", NULL);
 
     char *head[] = {interpreter, options, "-X", ignored_signals(), script};
     size_t count = argc > 1 ? (size_t)argc - 1 : 0;

@@ -1,5 +1,7 @@
 """Run uv in parallel: one call at a time syncs a project, everything else goes straight to the real uv.
 
+There is no public Python API: use the commands `uv` and `uv-mutex`, and the variables that README lists.
+
 The packages from top to bottom: commands, setup, shim, records, environment, locking, uv. Each imports only from those
 below it.
 """

@@ -58,7 +58,7 @@ class Storage:
     def build(self, base: str, name: str, **arguments: str) -> subprocess.CompletedProcess[str]:
         """Build hooks/Dockerfile on a base image."""
         assigned = [f"--build-arg={key}={value}" for key, value in {"BASE": f"localhost/{base}", **arguments}.items()]
-        options = ["--isolation", "chroot", "--tag", f"localhost/{name}", *assigned]
+        options = ["--isolation", "chroot", "--ulimit", "nofile=4096:4096", "--tag", f"localhost/{name}", *assigned]
         return self.run("bud", *options, "--file", _ROOT / "hooks/Dockerfile", _ROOT, check=False)
 
     def image(self, name: str, folder: Path, **env: str) -> None:
@@ -154,7 +154,7 @@ def test_an_image(storage: Storage, tmp_path: Path) -> None:
         ]
         storage.run("copy", "--quiet", container, tmp_path / "wheels", "/wheels")
         storage.run("copy", "--quiet", container, tmp_path / "pyproject.toml", "/pyproject.toml")
-        assert launcher.describe(f"{root}/opt/uv-mutex/bin/uv")[0] == "native"
+        assert launcher.describe(f"{root}/opt/uv-mutex/bin/uv")[0] == "native", done.stdout + done.stderr
         check(storage, container, "0.7.8")
 
 

@@ -215,7 +215,7 @@ def test_odd_pointers(stub: StubPrefix) -> None:
     for content in _odd_pointers(good):
         stub.pointer.write_bytes(content)
         done = stub.call(["sync"])
-        if done.returncode == 0:  # what changed was an option, or the name of the script
+        if done.returncode == 0:  # what changed was an option
             assert done.stdout.startswith(b"guarded\0"), content
             assert content.split(b"\n")[0] == good.split(b"\n")[0]
         else:
@@ -247,6 +247,17 @@ def test_no_pointer(kind: str, stub: StubPrefix) -> None:
         f"uv-mutex: {stub.uv} is incomplete ({stub.pointer}{reason}); install it again, or remove that file"
     )
     assert stub.call(["tree"]).stdout == b"passed\0tree\0"
+
+
+def test_no_script(stub: StubPrefix) -> None:
+    """As between two halves of an `uninstall`."""
+    stub.script.unlink()
+    done = stub.call(["sync"])
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert one_line(done.stderr) == (
+        f"uv-mutex: {stub.uv} is incomplete ({stub.script}: No such file or directory); "
+        "install it again, or remove that file"
+    )
 
 
 def _by_shell(words: list[str]) -> list[str]:

@@ -143,7 +143,7 @@ def test_an_unknown_launcher(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shim", LAUNCHERS, indirect=True)
 def test_doctor_says_which_one_it_is(shim: Shim, project_factory: Callable[..., Project]) -> None:
     project = project_factory()
-    done = run(project, ["uv-mutex", "doctor"], project.env("newest"))
+    done = run(project, ["uv-mutex", "doctor", "-v"], project.env("newest"))
     assert done.returncode == 0, done
     said = done.stdout.decode()
     if is_native(shim.uv):
@@ -275,6 +275,10 @@ def test_a_release(
         assert b"uv-mutex launcher" in program[:2048]
         assert struct.unpack_from("<H", program, 18) == (number,)
         assert b"/ld-" not in program
+    # The image's way, where there is no C compiler.
+    command = [python, sources / "src/launcher/compiler.py", tmp_path / "alone"]
+    subprocess.run(command, env={**os.environ, **environ, "CC": "no-such-compiler"}, check=True)
+    assert (tmp_path / "alone").read_bytes() == found[f"uv-{_MACHINE}"]
     with zipfile.ZipFile(wheels[0]) as archive:
         archive.extractall(tmp_path / "unpacked")
     monkeypatch.setattr(installing, "_package", lambda: tmp_path / "unpacked/uv_mutex")

@@ -50,9 +50,17 @@ while True:
 
 @contextlib.contextmanager
 def _looping(
-    target: LockTarget, how: str = "shared", seconds: float = _HOLD_SECONDS, *, fair: bool = True
+    target: LockTarget,
+    how: str = "shared",
+    seconds: float = _HOLD_SECONDS,
+    *,
+    fair: bool = True,
+    after: subprocess.Popen[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that takes a lock again and again."""
+    """A process that takes a lock again and again, and begins once another one has it."""
+    if after:
+        assert after.stdout
+        assert after.stdout.readline() == b"taken\n"
     kind = "folder" if isinstance(target, EnvironmentFolder) else "file"
     folder = target.path if kind == "folder" else os.path.dirname(os.path.dirname(target.path))
     words = [sys.executable, "-c", _LOOP, kind, folder, how, str(seconds), "fair" if fair else "unfair"]
@@ -121,8 +129,7 @@ def _is_kept(target: LockTarget) -> bool:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_wait_in_the_turnstile_ends_in_time_and_names_the_holder(target: LockTarget, shared: bool) -> None:
-    held = _take(target, 20, shared=True)
-    with _looping(target, "alone", 60) as waiter:
+    with _looping(target, "shared", 60) as holder, _looping(target, "alone", 60, after=holder) as waiter:
         wait_until(lambda: _is_kept(target))
         began = time.monotonic()
         with pytest.raises(MutexError) as caught:
@@ -131,20 +138,19 @@ def test_a_wait_in_the_turnstile_ends_in_time_and_names_the_holder(target: LockT
         assert 0.3 <= time.monotonic() - began < 20
         assert "gave up after 0.3 s (UV_MUTEX_TIMEOUT) waiting for " in str(caught.value)
         assert f"which holds {target.path};" in str(caught.value)
-        held.release()
+        assert holder.stdin
+        holder.stdin.close()
         assert waiter.stdout
         assert waiter.stdout.readline() == b"taken\n"
         wait_until(lambda: not _is_kept(target))
 
 
 def test_a_waiter_that_is_killed_leaves_it(target: LockTarget) -> None:
-    held = _take(target, 20, shared=True)
-    with _looping(target, "alone", 60) as waiter:
+    with _looping(target, "shared", 60) as holder, _looping(target, "alone", 60, after=holder) as waiter:
         wait_until(lambda: _is_kept(target))
         waiter.kill()
         waiter.wait()
         _take(target, 20, shared=True).release()
-    held.release()
 
 
 def test_none_where_nobody_waits(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from support.uvs import uv
 pytestmark = pytest.mark.timeout(900)
 
 _ROOT = Path(__file__).parents[2]
-_WORKER = ["python3", "/repo/hooks/worker"]
+_WORKER = ["python3", "/repo/hooks/install-worker"]
 _WHEELS = "/wheels"
 _TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
 #: What uv's installer writes, word for word, but for the folder; cargo's is the same.
@@ -89,7 +89,7 @@ def give_uv(debian: Machine, place: str, user: str) -> None:
 
 
 def worker(debian: Machine, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
-    """Run hooks/worker offline."""
+    """Run hooks/install-worker offline."""
     wheels = [] if "--undo" in words else ["--wheelhouse", _WHEELS]
     return debian.run([*_WORKER, *wheels, *words], user=user)
 
@@ -186,7 +186,7 @@ def test_a_running_systemd(debian: Machine) -> None:
         before = system.run(["systemctl", "show-environment"]).stdout
         assert system.run(["systemctl", "start", "user@1000"]).returncode == 0
         for user in ("joe", "root"):  # root last, whose links would do for a system manager on their own
-            done = system.run(["su", "-", user, "-c", f"python3 /repo/hooks/worker --wheelhouse {_WHEELS}"])
+            done = system.run(["su", "-", user, "-c", f"python3 /repo/hooks/install-worker --wheelhouse {_WHEELS}"])
             assert done.returncode == 0, done.stdout + done.stderr
             home = "/opt" if user == "root" else "/home/joe/.local/share"
             line = f"cd /srv/{user} && UV_MUTEX_LOG=/srv/{user}/log UV_OFFLINE=1 uv sync -q && command -v uv"
@@ -199,7 +199,7 @@ def test_a_running_systemd(debian: Machine) -> None:
             assert (done.returncode, done.stdout) == (0, f"{home}/uv-mutex/bin/uv\n"), done.stderr
             assert len(read_log(debian.path(f"/srv/{user}/log"))) == 1
         for user in ("joe", "root"):
-            done = system.run(["su", "-", user, "-c", "python3 /repo/hooks/worker --undo"])
+            done = system.run(["su", "-", user, "-c", "python3 /repo/hooks/install-worker --undo"])
             assert done.returncode == 0, done.stderr
         assert system.run(["systemctl", "show-environment"]).stdout == before
 
@@ -306,7 +306,7 @@ def test_it_says_where_the_real_uv_stays_first(debian: Machine) -> None:
 
 def test_an_old_python_can_read_it() -> None:
     """Else it would answer with a syntax error."""
-    ast.parse((_ROOT / "hooks/worker").read_text(), feature_version=(3, 6))
+    ast.parse((_ROOT / "hooks/install-worker").read_text(), feature_version=(3, 6))
 
 
 def test_a_list_that_cannot_be_written(debian: Machine) -> None:
@@ -360,13 +360,16 @@ def test_from_a_folder_of_wheels_alone(debian: Machine, tmp_path: Path) -> None:
         compile_launcher(tmp_path / "launcher", "-static")
         archive.write(tmp_path / "launcher", f"uv_mutex/launchers/uv-{os.uname().machine}")
     debian.copy(wheel, f"{_WHEELS}/{wheel.name}")
-    debian.copy(_ROOT / "hooks/worker", f"{_WHEELS}/worker")
+    debian.copy(_ROOT / "hooks/install-worker", f"{_WHEELS}/worker")
     subprocess.run(["rm", "-r", debian.path("/repo")], check=True)
     done = debian.run(["python3", f"{_WHEELS}/worker"])
     assert done.returncode == 0, done.stderr
     assert goes_through(debian, ["sh", "-c"], "root") == "shim"
     assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
-    for command in (f"{_WHEELS}/worker", *debian.path("/opt/uv-mutex/lib").rglob("hooks/worker")):
+    installed = debian.path("/opt/uv-mutex/lib")
+    both_names = [*installed.rglob("hooks/install-worker"), *installed.rglob("hooks/worker")]  # the second until 0.2
+    assert len(both_names) == 2
+    for command in (f"{_WHEELS}/worker", *both_names):
         inside = str(command).removeprefix(str(debian.root))
         assert debian.run(["python3", inside]).returncode == 0, inside  # the installed one needs no wheels
         assert debian.path("/opt/uv-mutex/bin/uv").read_bytes() == (tmp_path / "launcher").read_bytes()
@@ -425,7 +428,7 @@ def test_errors_say_what_to_do(debian: Machine) -> None:
         "uv-mutex: /usr/bin/python3 is Python 3.9.2, and there is no 3.11 or newer; get one with "
         "`uv python install 3.13`, or install your system's python3.11, then run this again\n"
     )
-    debian.copy(_ROOT / "hooks/worker", "/alone")
+    debian.copy(_ROOT / "hooks/install-worker", "/alone")
     done = debian.run(["python3", "/alone"])
     assert (done.returncode, done.stderr) == (
         1,

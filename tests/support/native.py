@@ -44,8 +44,10 @@ class StubPrefix:
         self.pointer = folder / "prefix/lib/uv-mutex/launcher"
         self.interpreter = folder / "interpreter"
         self.real = folder / "real/uv"
-        for path in (self.uv, self.pointer, self.real):
+        self.script = self.pointer.parent / "tag/launcher"
+        for path in (self.uv, self.script, self.real):
             path.parent.mkdir(parents=True)
+        self.script.touch()
         os.link(program, self.uv)
         self.interpreter.write_text(_PYTHON)
         self.interpreter.chmod(0o755)
@@ -74,8 +76,7 @@ class StubPrefix:
         assert (done.returncode, done.stderr) == (0, b""), done
         name, *arrived = done.stdout.split(b"\0")[:-1]
         if name == b"guarded":
-            script = os.fsencode(self.pointer.parent / "tag/launcher")
-            assert arrived[:4] == [b"-ISXutf8", b"-X", b"uv_mutex_ignored=", script]
+            assert arrived[:4] == [b"-ISXutf8", b"-X", b"uv_mutex_ignored=", os.fsencode(self.script)]
             del arrived[:4]
         assert arrived == [os.fsencode(word) for word in words]
         return name == b"guarded"
