@@ -18,9 +18,10 @@ from support.wheels import make_wheel, slow_backend
 # Up to 30 rounds.
 pytestmark = pytest.mark.timeout(900)
 
-_NEWEST = pytest.param("newest", marks=pytest.mark.newest)
 two_versions = pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])
-controls = pytest.mark.parametrize("uv_version", ["0.7.8", PINNED_NEWEST, _NEWEST])
+controls = pytest.mark.parametrize(
+    "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
+)
 over_gluster = over(GLUSTERFS, LEASE)
 RUNS_EACH = 8
 ADDS_EACH = 10
@@ -148,9 +149,8 @@ def test_adds_are_lost_without_the_shim(pair: Sequence[Host], index: LocalIndex,
 
 
 @over(NFS_4)
-@pytest.mark.parametrize("uv_version", [PINNED_NEWEST, _NEWEST])
-def test_adds_are_lost_without_the_shim_over_nfs(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
-    kept, outcomes = adds(pair, index, uv_version, shimmed=False)
+def test_adds_are_lost_without_the_shim_over_nfs(pair: Sequence[Host], index: LocalIndex) -> None:
+    kept, outcomes = adds(pair, index, PINNED_NEWEST, shimmed=False)
     print(f"{kept} of {len(outcomes)} are kept")
     assert kept < len(outcomes)
 
