@@ -255,13 +255,14 @@ def test_host_loses_power(pair: Sequence[NfsHost], file_system: str, tmp_path: P
 
 @over(NFS_3)
 def test_lock_of_a_dead_host_is_removed(pair: Sequence[NfsHost], nfs_cluster: NfsCluster, tmp_path: Path) -> None:
-    """The host never comes back, so the server keeps its lock, until somebody removes the file on another host."""
+    """The host never comes back, so the server keeps its lock, and uv's own, until somebody removes both files."""
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
     pair[0].kernel.kill()
     stays_out(scene, waiting, NFS_SECONDS)
     since = time.monotonic()
-    done = nfs_cluster.server.run(["rm", "-r", f"/srv/{Path(pair[0].mount).name}/{scene.project}/.uv-mutex"])
+    root = f"/srv/{Path(pair[0].mount).name}/{scene.project}"
+    done = nfs_cluster.server.run(["rm", "-r", f"{root}/.venv/.lock", f"{root}/.uv-mutex"])
     assert done.returncode == 0, done.stderr.decode()
     scene.goes_on(waiting, since, within=LOOK_SECONDS)
     holding.kill()
