@@ -82,7 +82,7 @@ def backend(file_system: str) -> str:
 
 @pytest.fixture
 def own_paths() -> bool:
-    """Whether each host sees the volume at a path of its own; a test's parameter, if it has one of this name."""
+    """Whether each host sees a GlusterFS volume at its own path; a parameter of tests that have one of this name."""
     return False
 
 
@@ -96,5 +96,5 @@ def pair(request: pytest.FixtureRequest, file_system: str, own_paths: bool) -> I
         return
     cluster: NfsCluster = request.getfixturevalue("nfs_cluster")
     index = request.getfixturevalue("index") if "index" in request.fixturenames else None
-    yield cluster.pair(file_system, index, own_paths=own_paths)
+    yield cluster.pair(file_system, index)
     cluster.release()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cluster.conftest import GLUSTERFS, over
+from cluster.conftest import GLUSTERFS, LEASE, over
 from support.herd import explain, failures, herd
 from support.host import Host, calls, project_on
 from support.index import LocalIndex
@@ -56,6 +56,7 @@ def test_node_local_environments_do_not_queue(pair: Sequence[Host], index: Local
     assert on < 4 * off
 
 
+@over(GLUSTERFS, LEASE)
 def test_projects_that_share_an_environment_queue(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", apart=True)
     projects = [

@@ -63,9 +63,9 @@ class NfsHost(Host):
 
     remembers = 0
 
-    def __init__(self, kernel: Kernel, cluster: NfsCluster, options: str, *, own_paths: bool) -> None:
+    def __init__(self, kernel: Kernel, cluster: NfsCluster, options: str) -> None:
         self.name, self.kernel, self.options = kernel.name, kernel, options
-        self._root = f"{cluster.folder}/{_slug.sub('-', options)}{'-' + self.name if own_paths else ''}"
+        self._root = f"{cluster.folder}/{_slug.sub('-', options)}"
         self.mount = self._root
         self.prefix, self.local = f"{cluster.folder}/shim", str(cluster.kernels.local)
         self.log = f"{self.local}/uv-mutex.log"
@@ -155,7 +155,7 @@ class NfsCluster:
         self._numbers = itertools.count(1)
         self._hosts: list[NfsHost] = []
 
-    def pair(self, options: str, index: LocalIndex | None = None, *, own_paths: bool = False) -> list[NfsHost]:
+    def pair(self, options: str, index: LocalIndex | None = None) -> list[NfsHost]:
         """The two hosts, in good health, with a new folder of the server mounted.
 
         :param options: what to mount it with, "vers=" first.
@@ -164,7 +164,7 @@ class NfsCluster:
         self.release()
         self._boot()
         folder = f"test-{next(self._numbers)}"
-        self._hosts = [NfsHost(kernel, self, options, own_paths=own_paths) for kernel in self.clients]
+        self._hosts = [NfsHost(kernel, self, options) for kernel in self.clients]
         for host in self._hosts:
             host.clean()
             host.connect(folder)
