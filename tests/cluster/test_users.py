@@ -74,6 +74,7 @@ class Machine:
             "UV_PYTHON": everybodys_python(),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.folder}/log",
+            "UV_MUTEX_LOG_ARGS": "1",
             "UV_MUTEX_BACKEND": self.backend,
             **extra,
         }
@@ -198,6 +199,7 @@ def test_what_nobody_may_write_needs_no_lock(machine: Machine) -> None:
     assert not read_log(machine.folder / "log")
 
 
+@pytest.mark.serial  # the limit counts what other tests run as this user
 def test_with_few_processes_uv_run_works_as_often_as_without_the_shim(machine: Machine) -> None:
     """Under the shim, uv needs one more, and does without. How many it needs is not always the same."""
     machine.own(ALICE, 0o755)
