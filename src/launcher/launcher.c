@@ -7,8 +7,7 @@
  *     PREFIX/bin/uv
  *     PREFIX/lib/uv-mutex/launcher    three lines: the interpreter, its options, the script (relative to this folder)
  *
- * It allocates once, the argument list of the interpreter. Every other buffer has a fixed size, and what doesn't fit
- * is an error. */
+ * It allocates nothing. Buffers have a fixed size, and what doesn't fit is an error, or is left to Python. */
 
 #define _GNU_SOURCE
 #include "launcher.h"
@@ -37,14 +36,12 @@ static const char *const GUARDED_WORDS[] = {"add", "remove", "run", "sync", "upg
 /* The values of UV_MUTEX that switch the shim off, of src/uv_mutex/shim/main.py, in any case. */
 static const char *const OFF_WORDS[] = {"off", "0", "false", "no"};
 
-#define LENGTH(array) (sizeof(array) / sizeof *(array))
 #define PYTHON_SIDE "/lib/uv-mutex/launcher"
 
 static int may_be_guarded(int argc, char *const *argv);
 static void exec_real_uv(const char *uv, char **argv);
 static void exec_python_side(int argc, char *const *argv);
 static void find_own_path(char path[PATH_MAX]);
-static void cut_last_part(char *path);
 static char *ignored_signals(void);
 
 int main(int argc, char **argv)
@@ -53,15 +50,14 @@ int main(int argc, char **argv)
     if (getenv("UV_MUTEX_PASSED"))
         exec_python_side(argc, argv);
     const char *uv = find_real_uv();
-    if (may_be_guarded(argc, argv) || may_start_launcher(uv))
+    if (may_start_launcher(uv) || (may_be_guarded(argc, argv) && !is_fresh(uv, argv)))
         exec_python_side(argc, argv);
     exec_real_uv(uv, argv);
 }
 
 static int may_be_guarded(int argc, char *const *argv)
 {
-    const char *switched = getenv("UV_MUTEX");
-    const char *also = getenv("UV_MUTEX_ALSO");
+    const char *switched = getenv("UV_MUTEX"), *also = getenv("UV_MUTEX_ALSO");
     for (size_t i = 0; switched && i < LENGTH(OFF_WORDS); i++)
         if (strcasecmp(switched, OFF_WORDS[i]) == 0)
             return 0;
@@ -79,48 +75,43 @@ static int may_be_guarded(int argc, char *const *argv)
 static void exec_real_uv(const char *uv, char **argv)
 {
     static char name[] = "uv";
-    char *alone[] = {name, NULL};
-    if (*argv)
-        *argv = name;
-    execv(uv, *argv ? argv : alone);
+    char *alone[] = {NULL, NULL};
+    argv = *argv ? argv : alone;
+    *argv = name;
+    execv(uv, argv);
     fail(CANNOT_EXEC, "cannot start ", uv, ": ", strerror(errno),
          "; check that file, or name another in UV_MUTEX_UV", NULL);
 }
 
 static void exec_python_side(int argc, char *const *argv)
 {
-    static char own[PATH_MAX], prefix[PATH_MAX], pointer[PATH_MAX], script[PATH_MAX], lines[3 * PATH_MAX];
+    static char own[PATH_MAX], prefix[PATH_MAX], pointer[2 * PATH_MAX], lines[3 * PATH_MAX], script[6 * PATH_MAX];
     find_own_path(own);
     strcpy(prefix, own);
     cut_last_part(prefix);
     cut_last_part(prefix);
-    int fits = snprintf(pointer, sizeof pointer, "%s" PYTHON_SIDE, prefix) < (int)sizeof pointer;
-    errno = ENAMETOOLONG;
-    long length = fits ? read_beginning(pointer, lines, sizeof lines - 1) : -1;
+    sprintf(pointer, "%s" PYTHON_SIDE, prefix);
+    long length = read_beginning(pointer, lines, sizeof lines - 1);
     if (length < 0)
         fail(INCOMPLETE, own, " is incomplete (", pointer, ": ", strerror(errno),
              "); install it again, or remove that file", NULL);
     lines[length] = '\0';
-
     char *rest = lines, *interpreter = strsep(&rest, "\n"), *options = strsep(&rest, "\n"), *name = strsep(&rest, "\n");
     cut_last_part(pointer);
     /* `rest` is NULL where the third line has no end. */
-    if (!rest || *interpreter != '/' || *options != '-' ||
-        snprintf(script, sizeof script, "%s/%s", pointer, name) >= (int)sizeof script)
+    if (!rest || *interpreter != '/' || *options != '-')
         fail(INCOMPLETE, own, " is incomplete (", prefix, PYTHON_SIDE,
              " is damaged); install it again, or remove that file", NULL);
+    sprintf(script, "%s/%s", pointer, name);
     if (access(script, R_OK) != 0) /* Python would say it in words of its own */
         fail(INCOMPLETE, own, " is incomplete (", script, ": ", strerror(errno),
              "); install it again, or remove that file", NULL);
 
     char *head[] = {interpreter, options, "-X", ignored_signals(), script};
     size_t count = argc > 1 ? (size_t)argc - 1 : 0;
-    char **words = malloc((LENGTH(head) + count + 1) * sizeof *words);
-    if (!words)
-        fail(FAILED, "cannot start ", interpreter, ": ", strerror(errno), "; try again", NULL);
+    char *words[LENGTH(head) + count + 1]; /* on the stack, a quarter of which argv can fill at most */
     memcpy(words, head, sizeof head);
-    if (count)
-        memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
+    memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
     words[LENGTH(head) + count] = NULL;
     execv(interpreter, words);
     fail(CANNOT_EXEC, "cannot start ", interpreter, ", the Python that guards this call: ", strerror(errno),
@@ -143,7 +134,7 @@ static void find_own_path(char path[PATH_MAX])
 }
 
 /* Cut the last slash, and what follows it, off an absolute path. */
-static void cut_last_part(char *path)
+void cut_last_part(char *path)
 {
     char *slash = strrchr(path, '/');
     if (slash)
@@ -154,18 +145,12 @@ static void cut_last_part(char *path)
  * shim/child.py reads it. */
 static char *ignored_signals(void)
 {
-    static char option[] = "uv_mutex_ignored=SIGPIPE,SIGXFSZ";
-    static const struct {
-        int number;
-        const char *name;
-    } signals[] = {{SIGPIPE, "SIGPIPE,"}, {SIGXFSZ, "SIGXFSZ"}};
-    char *end = strchr(option, '=') + 1;
-    for (size_t i = 0; i < LENGTH(signals); i++) {
-        struct sigaction action;
-        if (sigaction(signals[i].number, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
-            end = stpcpy(end, signals[i].name);
-    }
-    *end = '\0';
+    static char option[64] = "uv_mutex_ignored=";
+    struct sigaction action;
+    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+        strcat(option, "SIGPIPE,");
+    if (sigaction(SIGXFSZ, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+        strcat(option, "SIGXFSZ");
     return option;
 }
 

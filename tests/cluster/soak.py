@@ -164,8 +164,9 @@ class Soak:
             self._report.calls[subcommand] += 1
             self._report.statuses[status] += 1
             self._report.longest = max(self._report.longest, took)
-            # `uv remove` of a package that isn't there fails, as it should.
-            if status not in (0, -signal.SIGKILL) and "could not be found in" not in stderr:
+            # `uv remove` of a package that isn't there fails, as it should; a shell says 137 of a call that was killed.
+            killed = (-signal.SIGKILL, 128 + signal.SIGKILL)
+            if status not in (0, *killed) and "could not be found in" not in stderr:
                 self._report.complaints[f"{subcommand}: exit {status}: {stderr[-600:]}"] += 1
 
     def _kill_one(self) -> None:

@@ -21,12 +21,14 @@ from pathlib import Path
 import pytest
 from support.herd import read_log
 from support.index import LocalIndex
+from support.native import PythonlessShim
 from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import BUILD_SYSTEM, make_sdist, make_wheel, project_table, slow_backend
 
 from uv_mutex.environment import request_key
 from uv_mutex.environment.freshness import FreshnessNote
+from uv_mutex.setup import launcher
 from uv_mutex.uv import commandline, executable, project
 from uv_mutex.uv.settings import Settings
 
@@ -85,6 +87,8 @@ class World:
         self.outer = self.live / "outer"
         self.dep = self.outer / "dep"
         self.index = index
+        self.is_native = launcher.describe(str(shim.uv))[0] == launcher.NATIVE
+        self._launcher = PythonlessShim(shim, folder)
         self._stores = folder / "stores"
         self._folders = [str(shim.bin), str(uv("newest").parent), str(self.live / "bin"), "/usr/bin", "/bin"]
         self.base_env = {
@@ -200,6 +204,21 @@ class World:
         loose = {"--frozen", "--upgrade"} & {*options} or "UV_FROZEN" in self.env
         locked = [] if loose else ["--locked"]
         return self.uv("sync", "--check", *locked, *inexact, *options).returncode != 0
+
+    def launcher_answers(self, subcommand: str, options: Words) -> bool:
+        """The verdict of the native launcher, by what was left for it. If it says fresh, the real uv makes the call."""
+        words = [subcommand, *options, *(["true"] if subcommand == "run" else [])]
+        env = {name: value for name, value in self.env.items() if name != "UV_MUTEX_LOG"}
+        return self._launcher.answers(words, env, self.cwd)
+
+    def leave_tickets(self, options: Words) -> bool:
+        """Make calls until the native launcher can answer them; return whether it does."""
+        log = self.env.pop("UV_MUTEX_LOG")
+        for words in (["sync", *options], ["run", *options, "true"]):
+            for _ in range(3):
+                assert self._run(["uv", *words]).returncode == 0
+        self.env["UV_MUTEX_LOG"] = log
+        return all(self.launcher_answers(subcommand, options) for subcommand in ("sync", "run"))
 
     def cell(self, subcommand: str, options: Words) -> str:
         """Both verdicts together."""
@@ -512,6 +531,8 @@ class Case:
     options: Words = ()
     #: The options of the second call, if they are others.
     then: Words | None = None
+    #: Whether the native launcher can answer the call before the change.
+    has_ticket: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -768,8 +789,13 @@ WORKSPACE = (
     Case("key, file: edited", write(below("k", "dep"), "2"), setup=both(keyed('"k"'), write(below("k", "dep"), "1"))),
     Case("key, file: appears", write(below("k", "dep"), "2"), setup=keyed('{ file = "k" }')),
     Case("key, dir: appears", write(below("k/x", "dep"), ""), setup=keyed('{ dir = "k" }')),
-    Case("key, env: set", setenv("MY_KEY", "1"), setup=keyed('{ env = "MY_KEY" }')),
-    Case("key, env: changed", setenv("MY_KEY", "2"), setup=both(keyed('{ env = "MY_KEY" }'), setenv("MY_KEY", "1"))),
+    Case("key, env: set", setenv("MY_KEY", "1"), setup=keyed('{ env = "MY_KEY" }'), has_ticket=False),
+    Case(
+        "key, env: changed",
+        setenv("MY_KEY", "2"),
+        setup=both(keyed('{ env = "MY_KEY" }'), setenv("MY_KEY", "1")),
+        has_ticket=False,
+    ),
     Case("key, git: commit", commit("b"), setup=both(commit("a"), keyed("{ git = true }"))),
     Case("key, git: appears", commit("b"), setup=keyed("{ git = { commit = true } }")),
     Case("key, git: status", git_status, SAME, setup=both(commit("a"), keyed("{ git = true }"))),
@@ -806,11 +832,15 @@ def test_verdict(case: Case, world: World) -> None:
     assert world.shim("sync", *case.options)
     assert world.fresh("run", case.options)
     assert world.fresh("sync", case.options)
+    if world.is_native:
+        assert world.leave_tickets(case.options) is case.has_ticket
     if case.change:
         case.change(world)
     then = case.options if case.then is None else case.then
     cells = world.cell("run", then), world.cell("sync", then)
     assert cells == (case.run, case.sync or case.run)
+    for subcommand, cell in zip(("run", "sync"), cells, strict=True):
+        assert not world.is_native or cell in (SAME, MISSED) or not world.launcher_answers(subcommand, then)
     if MISSED in cells:
         assert world.shim("run", *then, "true") is False
         assert not world.uv_acts("run", then)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from launcher import compiler
 from support import need
+from support.shim import Shim
 
 _ROOT = Path(__file__).parents[2]
 #: What finds reads and writes out of bounds, and undefined behaviour, and ends the program then.
@@ -34,6 +36,31 @@ def compile_launcher(output: Path, *options: str) -> None:
     words = [need.executable("cc"), *compiler.WARNINGS, *options, "-o", str(output), *compiler.SOURCES]
     done = subprocess.run(words, cwd=_ROOT / "src/launcher", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class PythonlessShim:
+    """A copy of an installed native shim. In place of its Python side is a program that does nothing but fail."""
+
+    _LEFT = 77
+
+    def __init__(self, shim: Shim, folder: Path) -> None:
+        self.shim = Shim(folder / "pythonless")
+        shutil.copytree(shim.prefix, self.shim.prefix, symlinks=True)
+        interpreter = folder / "no-python"
+        interpreter.write_text(f"#!/bin/sh\nexit {self._LEFT}\n")
+        interpreter.chmod(0o755)
+        pointer = self.shim.prefix / "lib/uv-mutex/launcher"
+        _, *rest = pointer.read_bytes().split(b"\n")
+        pointer.write_bytes(b"\n".join([os.fsencode(interpreter), *rest]))
+
+    def answers(self, words: Sequence[str], env: Mapping[str, str], folder: Path) -> bool:
+        """Whether the native launcher answers a call by itself. If not, nothing is done."""
+        command = [str(self.shim.uv), *words]
+        done = subprocess.run(
+            command, env=env, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode in (0, self._LEFT), done
+        return done.returncode == 0
 
 
 class StubPrefix:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from uv_mutex import errors
+from uv_mutex.environment import request_key, ticket
+from uv_mutex.records import runs
 from uv_mutex.setup import launcher
 from uv_mutex.shim import child, main
 from uv_mutex.uv import executable, option_table
@@ -40,8 +42,25 @@ def test_paths_statuses_and_the_option() -> None:
     assert f'#define PYTHON_SIDE "/{launcher.POINTER}"' in _SOURCE
     assert f'"{child._IGNORED_OPTION}=' in _SOURCE
     assert {f"{number.name}" for number in child._IGNORED_BY_PYTHON} == {"SIGPIPE", "SIGXFSZ"}
-    statuses = f"FAILED = {errors.FAILED}, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
+    statuses = f"INCOMPLETE = 1, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
     assert statuses in _SOURCE
+
+
+def test_forms_of_calls() -> None:
+    assert f'#define HEAD "{ticket._HEAD}"' in _SOURCE
+    assert _words("COUNTED") == list(ticket._COUNTED)
+    assert _words("IGNORED") == list(ticket._IGNORED)
+    assert _words("APART") == list(ticket._APART)
+    assert f"FORM_BYTES = 1 << {ticket._MOST_FORM_BYTES.bit_length() - 1}," in _SOURCE
+    assert f"TICKET_BYTES = 1 << {ticket._MOST_BYTES.bit_length() - 1}," in _SOURCE
+    assert f"RECORD_BYTES = 1 << {runs._MOST_BYTES.bit_length() - 1} " in _SOURCE
+
+
+def test_what_no_form_depends_on_no_note_depends_on() -> None:
+    assert request_key._IGNORED_VARIABLES.issuperset(ticket._IGNORED)
+    assert option_table.APART.issuperset(ticket._APART)
+    values = option_table.known_options("run")
+    assert all(values[name] for name in ticket._APART)
 
 
 def test_one_version_of_zig() -> None:

@@ -219,3 +219,38 @@ def test_remove(world: World) -> None:
     world.files.remove()
     assert world.names(0) == ["runs.abc"]
     assert world.names(1) == ["lock", f"note.1-1.{_KEY}"]
+
+
+def test_a_ticket_lies_in_the_environment_or_nowhere(world: World) -> None:
+    world.files.write_ticket("a", "text")
+    assert not world.places[0].exists()
+    world.files.write(_KEY, _NOTE)
+    world.files.write_ticket("a", "text")
+    (found,) = world.places[0].glob("ticket.*")
+    assert (found.name, found.read_text(), found.stat().st_mode & 0o777) == ("ticket.a", "text", 0o600)
+    written = found.stat()
+    assert world.files.has_ticket("a", written.st_mtime)
+    assert not world.files.has_ticket("a", written.st_mtime + 1)
+    assert not world.files.has_ticket("b", 0)
+    world.files.write_ticket("a", "text")
+    assert found.stat() == written
+    world.files.write_ticket("a", "other")
+    assert found.read_text() == "other"
+
+
+def test_the_oldest_tickets_go(world: World) -> None:
+    world.files.write(_KEY, _NOTE)
+    for number in range(70):
+        world.files.write_ticket(f"{number:02}", "text")
+        os.utime(world.places[0] / f"ticket.{number:02}", (1000 + number, 1000 + number))
+    world.files.write_ticket("last", "text")
+    names = [name for name in world.names(0) if name.startswith("ticket.")]
+    assert names == [*(f"ticket.{number:02}" for number in range(7, 70)), "ticket.last"]
+    assert f"note.{_KEY}" in world.names(0)
+
+
+def test_tickets_go_with_the_notes(world: World) -> None:
+    world.files.write(_KEY, _NOTE)
+    world.files.write_ticket("a", "text")
+    world.files.remove()
+    assert world.names(0) == []

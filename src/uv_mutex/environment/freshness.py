@@ -39,19 +39,22 @@ class FreshnessNote:
         self._files = note_file.NoteFiles(project.environment, project.root, environ)
         self._before: _State | None = None
         self._cancelling: list[str] = []
+        self._compared: list[str] | None = None
 
     def fresh(self) -> bool:
         """Whether the environment is still as the preparation left it."""
+        self._compared = None
         return not self._call.forces_work and any(map(self._holds, self._files.read(self._keys()[0])))
 
     def _holds(self, note: "note_file.StoredNote") -> bool:
         """Whether the same note would be written now."""
-        folder_changed = False
+        folder_changed, compared = False, []
         for line in note.lines:
             kind, _, path = line.split(" ", 2)
             if note.reopen:
                 network_cache.reopen(path)
-            if kind == GLOB or fingerprint.describe(kind, path, self._environ) == line:
+            compared.append(line if kind == GLOB else fingerprint.describe(kind, path, self._environ))
+            if compared[-1] == line:
                 continue
             if kind not in LISTED:
                 return False
@@ -61,7 +64,18 @@ class FreshnessNote:
                 return False
         except ValueError:  # a damaged note
             return False
-        return not self._variables_are_unknown(note.lines)
+        if self._variables_are_unknown(note.lines):
+            return False
+        self._compared = None if note.reopen else compared
+        return True
+
+    @property
+    def compared_lines(self) -> list[str] | None:
+        """The lines of the fresh note, as they are now; None if there is none, or if other hosts can change anything.
+
+        The contents of a folder were compared after its line was described: a later change shows in the line.
+        """
+        return self._compared
 
     @property
     def cancelling_options(self) -> list[str]:
@@ -167,7 +181,7 @@ class FreshnessNote:
 
 
 def forget(project: "Project", environ: "Mapping[str, str]") -> None:
-    """Remove all notes of a project's environment, before another program than uv changes it. Never fails.
+    """Remove all notes and tickets of a project's environment, before another program than uv changes it. Never fails.
 
     :param project: the project.
     :param environ: the environment variables.

@@ -30,9 +30,9 @@ _REOPEN = " reopen"
 _SEPARATOR = "\n# contents\n"
 #: Far more than a note can have: a line has some 100 bytes.
 _MOST_BYTES = 1 << 25
-_PREFIX, _TEMPORARY = "note.", ".note."
-#: How many notes of one environment are kept, and how many of all environments in a user's cache.
-_MOST_NOTES, _MOST_CACHED = 16, 256
+_PREFIX, _TICKET_PREFIX, _TEMPORARY = "note.", "ticket.", ".note."
+#: How many notes of one environment are kept, how many of all environments in a user's cache, and how many tickets.
+_MOST_NOTES, _MOST_CACHED, _MOST_TICKETS = 16, 256, 64
 #: The age in seconds at which the temporary file of a note is taken for one whose writer died.
 _ABANDONED_AFTER = 60
 _OLDER_NAME_LENGTH = 8
@@ -97,8 +97,8 @@ class _Place:
         return f"{self.prefix}{key}" if self.owners is None else f"{self.prefix}{key}.{os.geteuid()}"
 
     def holds(self, name: str) -> bool:
-        """Whether a file of this name is a note of the environment."""
-        return name.startswith(self.prefix)
+        """Whether a file of this name is a note of the environment, or a ticket."""
+        return name.startswith(self.prefix) or (self.owners is None and name.startswith(_TICKET_PREFIX))
 
     def open(self) -> int:
         """A descriptor of the folder, by which its files are named: nobody can put a symlink in its place then.
@@ -155,8 +155,32 @@ class NoteFiles:
             finally:
                 os.close(folder)
 
+    def has_ticket(self, name: str, since: float) -> bool:
+        """Whether a ticket (see :mod:`uv_mutex.environment.ticket`) was written since a time in seconds since 1970."""
+        try:
+            return os.stat(f"{next(self._places()).folder}/{_TICKET_PREFIX}{name}").st_mtime >= since
+        except OSError:
+            return False
+
+    def write_ticket(self, name: str, text: str) -> None:
+        """Write a ticket, which lies in the environment or nowhere. Never fails."""
+        place = next(self._places())
+        if _read(f"{place.folder}/{_TICKET_PREFIX}{name}", (os.geteuid(),)) == text.encode("utf-8", "surrogateescape"):
+            return
+        try:
+            folder = place.open()
+        except OSError:
+            return
+        try:
+            _replace(folder, f"{_TICKET_PREFIX}{name}", text, 0o600)
+            _remove_oldest(folder, _TICKET_PREFIX, _MOST_TICKETS)
+        except (OSError, ValueError):
+            pass
+        finally:
+            os.close(folder)
+
     def remove(self) -> None:
-        """Remove all notes of the environment. Never fails."""
+        """Remove all notes and tickets of the environment. Never fails."""
         for place in self._places():
             _remove(place, place.holds)
 

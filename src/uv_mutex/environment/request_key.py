@@ -64,20 +64,17 @@ def keys(
     variables = sorted((name, _without_users(value)) for name, value in environ.items() if _counts(name))
     options = [(name, value and _without_users(value)) for name, value in call.environment_options()]
     folders = [project.member]
-    interpreters = [f"{project.environment}/bin/python"]
-    python = call.value("-p", "--python") or environ.get("UV_PYTHON")
-    if python and "/" in python:
-        interpreters.append(_absolute(python, call, environ))
-        folders.append(interpreters[-1])
-    machine = [fingerprint.size(uv), *map(fingerprint.size_and_mtime, interpreters)]
-    settings = (fingerprint.describe("file", path, environ) for path in _machine_settings(environ))
+    pythons = interpreters(project, call, environ)
+    folders += pythons[1:]
+    machine = [fingerprint.size(uv), *map(fingerprint.size_and_mtime, pythons)]
+    settings = (fingerprint.describe("file", path, environ) for path in machine_settings(environ))
     machine += map(fingerprint.state, settings)
     if _has_version_file(project):
         folders.append(project.start)
     places = [value for name, value in options if name in _PATH_OPTIONS]
     places += [value for name, value in variables if name in _PATH_VARIABLES]
     if any(_has_relative_path(value or "") for value in places):
-        folders.append(_absolute(".", call, environ))
+        folders.append(absolute(".", call, environ))
     paths = [path and note_file.relative_path(path, project.root) for path in (settings_file, *folders)]
     request = repr((options, variables, paths, machine))
     leaves_out = call.subcommand == "sync" and any(name.startswith(_SYNC_ONLY_PREFIXES) for name, _ in variables)
@@ -92,12 +89,24 @@ def keys(
 def config_file(call: "Call", environ: "Mapping[str, str]") -> str | None:
     """The absolute path of the configuration file that an option or variable names; None if none does."""
     path = call.value("--config-file") or environ.get("UV_CONFIG_FILE")
-    return path and _absolute(path, call, environ)
+    return path and absolute(path, call, environ)
 
 
-def _absolute(path: str, call: "Call", environ: "Mapping[str, str]") -> str:
+def interpreters(project: "Project", call: "Call", environ: "Mapping[str, str]") -> list[str]:
+    """The environment's Python, and the one that the call asks for by a path."""
+    python = call.value("-p", "--python") or environ.get("UV_PYTHON")
+    asked = [absolute(python, call, environ)] if python and "/" in python else []
+    return [f"{project.environment}/bin/python", *asked]
+
+
+def working_directory(call: "Call", environ: "Mapping[str, str]") -> str | None:
+    """The folder that uv changes to at first, as the user gave it."""
+    return call.value("--directory") or environ.get("UV_WORKING_DIR") or environ.get("UV_WORKING_DIRECTORY")
+
+
+def absolute(path: str, call: "Call", environ: "Mapping[str, str]") -> str:
     """The absolute path of what uv reads relative to its working directory."""
-    folder = call.value("--directory") or environ.get("UV_WORKING_DIR") or environ.get("UV_WORKING_DIRECTORY")
+    folder = working_directory(call, environ)
     return os.path.abspath(os.path.join(folder, path) if folder else path)
 
 
@@ -132,7 +141,7 @@ def _has_version_file(project: "Project") -> bool:
     return False
 
 
-def _machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":
+def machine_settings(environ: "Mapping[str, str]") -> "Iterator[str]":
     """The files with the settings of the user and of the system (crates/uv-dirs/src/lib.rs)."""
     user = user_folders.config(environ)
     if user:

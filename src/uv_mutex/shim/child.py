@@ -57,6 +57,11 @@ class Ended:
         return 128 + self.signal if self.signal else self.status
 
 
+def is_below_native_launcher() -> bool:
+    """Whether the native launcher has started this process."""
+    return _IGNORED_OPTION in sys._xoptions
+
+
 def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     """Replace this process by the real uv, which then sees what it would have seen without the shim.
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from uv_mutex.uv.commandline import Call
     from uv_mutex.uv.project import Project
 
+    #: The project of a call, and the locks that it needs.
+    Found = tuple[Project | None, list[LockTarget]]
+
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
 _GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version")
 #: The calls for which uv changes nothing if the environment is fresh.
@@ -85,28 +88,38 @@ def _guard(uv: str, words: list[str], also: list[str]) -> None:
     if call is None:
         return
     settings = Settings(os.environ, ask_help)
-    try:
+
+    def find(*, to_look: bool = False) -> "Found":
         found = project.find(
             call,
             settings,
             lambda wanted: executable.version_at_least(uv, wanted),
             lambda start: executable.workspace_root(uv, start),
         )
+        keeps = project.keeps_lockfile(call, settings)
+        return found, project_locks(found, keeps_lockfile=keeps, to_look=to_look) if found else []
+
+    try:
+        found, locks = find()
     except OSError:  # the working directory is gone, and uv says so
         return
-    if found is None:
-        return
-    locks = project_locks(found, keeps_lockfile=project.keeps_lockfile(call, settings))
-    if locks:
+    if found and locks:
         call.never_fresh = call.never_fresh or found.isolated
-        _GuardedCall(uv, call, found, locks, ask_help).go()
+        _GuardedCall(uv, call, found, locks, ask_help, find=find).go()
 
 
 class _GuardedCall:
     """A call that needs locks."""
 
     def __init__(
-        self, uv: str, call: "Call", project: "Project", locks: "list[LockTarget]", ask_help: "Callable[[str], str]"
+        self,
+        uv: str,
+        call: "Call",
+        project: "Project",
+        locks: "list[LockTarget]",
+        ask_help: "Callable[[str], str]",
+        *,
+        find: "Callable[..., Found]",
     ) -> None:
         from uv_mutex.environment import freshness
         from uv_mutex.records.failed_preparation import FailureFile
@@ -115,6 +128,8 @@ class _GuardedCall:
         self._uv = uv
         self._call = call
         self._project = project
+        self._locks = locks
+        self._find = find
         command = f"uv {call.subcommand}"
         self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
         self._ask_help = ask_help
@@ -140,8 +155,10 @@ class _GuardedCall:
     def _work_unless_fresh(self) -> "NoReturn":
         """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         self._session.take(shared=True)
-        if self._is_fresh() and self._session.leave_record(self._call.subcommand):
-            self._hand_over(self._call.words, prepared=False)
+        if self._is_fresh():
+            self._leave_ticket()
+            if self._session.leave_record(self._call.subcommand):
+                self._hand_over(self._call.words, prepared=False)
         self._session.retake(shared=False)
         words, prepared = self._call.words, not self._is_fresh()
         if prepared:
@@ -149,6 +166,8 @@ class _GuardedCall:
                 self._end_like(self._work_under_lock(), prepared=True)
             if self._prepare():
                 words = self._call.words_after_preparation(self._note.cancelling_options)
+        else:
+            self._leave_ticket()
         self._session.leave_record(self._call.subcommand)
         self._hand_over(words, prepared=prepared)
 
@@ -165,6 +184,24 @@ class _GuardedCall:
             "run this call again to see the error",
             failed.status,
         )
+
+    def _leave_ticket(self) -> None:
+        """Let the native launcher answer the next call of this form, if it can and the environment is fresh."""
+        if not child.is_below_native_launcher():
+            return
+        from uv_mutex.environment.ticket import Ticket
+
+        ticket = Ticket(self._uv, self._call, self._project, self._locks, os.environ)
+        if not ticket.is_wanted(self._session.began):
+            return
+        ticket.describe()
+        try:
+            project, locks = self._find(to_look=True)
+        except OSError:  # the working directory is gone
+            return
+        same = project and project.folders == self._project.folders
+        if same and [lock.path for lock in locks] == [lock.path for lock in self._locks] and self._note.fresh():
+            ticket.write(self._note.compared_lines or ())
 
     def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
         """Release the lock and let the real uv replace this process. Whoever takes it next knows by its record."""
@@ -224,6 +261,7 @@ class _GuardedCall:
                 self._end_like(ended, prepared=True)
             if ended.ok:
                 self._note.write()
+        self._leave_ticket()
 
     def _run_child(self, words: list[str], *, stdin: bytes | None = None, silent: bool = False) -> "Ended":
         marks, lost = self._session.marks(), self._session.lost_lock_check()

@@ -67,6 +67,11 @@ class LockSession:
         else:
             self._log = None
 
+    @property
+    def began(self) -> float:
+        """When the call began, in seconds since 1970."""
+        return self._began
+
     def take(self, *, shared: bool) -> None:
         """Take the locks, and undo what a previous owner that died left half done.
 

@@ -64,6 +64,11 @@ class Project:
         self.script = script
 
     @property
+    def folders(self) -> tuple[str, str, str, str]:
+        """All of its folders."""
+        return self.root, self.member, self.start, self.environment
+
+    @property
     def lockfile(self) -> str:
         """The lockfile of the project or the script, which need not exist; "" if there can be none."""
         return self.script.lockfile or "" if self.script else f"{self.root}/uv.lock"
