@@ -200,6 +200,17 @@ def create_private(path: str, content: bytes) -> None:
         raise
 
 
+def reread_folder(path: str) -> None:
+    """Make a network file system ask its server what is in a folder: NFS does so when the folder is opened.
+
+    Until then it may believe for a minute in a file that is gone, or that one which is there is not.
+    """
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:  # gone, or not ours to read
+        pass
+
+
 def stat_on_server(path: str) -> os.stat_result:
     """What stat says of a file, from the file server: it is asked at open, while stat may answer from memory.
 

@@ -25,7 +25,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.gluster import Host, Volume, project_on
+from support.gluster import GlusterHost, Volume
+from support.host import Host, project_on
 from support.index import LocalIndex
 from support.journal import Entry, Journal
 from support.wheels import make_wheel
@@ -87,7 +88,7 @@ class Build:
 class Soak:
     """One run."""
 
-    def __init__(self, hosts: Sequence[Host], index: LocalIndex, folder: Path, *, seed: int) -> None:
+    def __init__(self, hosts: Sequence[GlusterHost], index: LocalIndex, folder: Path, *, seed: int) -> None:
         self._hosts = hosts
         self._random = random.Random(seed)
         self._journal = Journal(folder / "journal")
@@ -120,7 +121,7 @@ class Soak:
         self._judge()
         return self._report
 
-    def _call_again_and_again(self, host: Host) -> None:
+    def _call_again_and_again(self, host: GlusterHost) -> None:
         while not self._over.is_set():
             name, words = self._choose(host)
             env = host.env("newest", BUILD_SECONDS=f"{self._random.uniform(0.05, 0.5):.2f}")

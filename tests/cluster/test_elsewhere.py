@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.gluster import Host, calls, project_on
+from cluster.conftest import GLUSTERFS, LEASE, over
 from support.herd import explain, failures, herd
+from support.host import Host, calls, project_on
 from support.index import LocalIndex
 from support.journal import Journal
 from support.wheels import make_wheel
@@ -17,8 +19,8 @@ ENVIRONMENTS_EACH = 25
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("backend", ["flock"], indirect=True)
-def test_node_local_environments_do_not_queue(pair: list[Host], index: LocalIndex) -> None:
+@over(GLUSTERFS)
+def test_node_local_environments_do_not_queue(pair: Sequence[Host], index: LocalIndex) -> None:
     names = ["alpha", "beta", "gamma"]
     for name in names:
         make_wheel(index.folder, name, files=300)  # as much work as a small environment is
@@ -28,7 +30,7 @@ def test_node_local_environments_do_not_queue(pair: list[Host], index: LocalInde
     for host in pair:  # each cache is filled, so that both herds find the same
         done = host.run(["uv", "sync", "--frozen"], host.env("newest", shimmed=False), project)
         assert done.returncode == 0, done.stderr.decode()
-        host.log.unlink(missing_ok=True)
+        host.ask("rm", "-f", host.log)
 
     def wall_time(mode: str) -> float:
         commands = []
@@ -54,8 +56,9 @@ def test_node_local_environments_do_not_queue(pair: list[Host], index: LocalInde
     assert on < 4 * off
 
 
-def test_projects_that_share_an_environment_queue(pair: list[Host], index: LocalIndex, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+@over(GLUSTERFS, LEASE)
+def test_projects_that_share_an_environment_queue(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", apart=True)
     projects = [
         project_on(pair[0], name, index_url=index.url, backend_source=journal.backend) for name in ("one", "two")
     ]

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.gluster import Host, Volume, project_on
+from cluster.conftest import GLUSTERFS, LEASE, NFS_3, NFS_4, over, over_all, over_nfs
+from support.gluster import Volume
 from support.herd import Outcome
+from support.host import Host, project_on
 from support.index import LocalIndex
 from support.journal import Journal
+from support.nfs import LEASE_SECONDS as NFS_SECONDS
+from support.nfs import NfsCluster, NfsHost
 from support.wheels import make_wheel
 
 # uv-mutex's promises (lease.LEASE_SECONDS and the pause between polls), plus time for a slow machine.
 SLACK = 20
 FLOCK_SECONDS, LEASE_SECONDS = 1, 32
+LOOK_SECONDS = 2
 LONG = "300"
 NOWHERE = "http://127.0.0.1:9/simple"
-PLAIN = {"PATH": "/usr/bin:/bin"}
 
 
 class Scene:
     """A project on a volume, whose builds are written down."""
 
-    def __init__(self, hosts: list[Host], folder: Path) -> None:
+    def __init__(self, hosts: Sequence[Host], folder: Path) -> None:
         self.holder, self.other = hosts
-        self.journal = Journal(folder / "journal")
+        self.journal = Journal(folder / "journal", apart=True)
         self.project = project_on(self.holder, "demo", index_url=NOWHERE, backend_source=self.journal.backend)
 
     def sync(self, host: Host, build_seconds: str = "0.2") -> subprocess.Popen[bytes]:
@@ -66,13 +69,7 @@ class Scene:
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file of the project, but for the locks'."""
-        root = self.other.reach(self.project)
-        return {
-            path: (os.lstat(path).st_size, os.lstat(path).st_mtime_ns)
-            for folder, _, names in os.walk(root)
-            for path in (f"{folder}/{name}" for name in names)
-            if f"{root}/.uv-mutex" not in path
-        }
+        return self.other.files(self.project)
 
 
 def finish(call: subprocess.Popen[bytes], timeout: float = 60) -> Outcome:
@@ -96,12 +93,13 @@ def seconds(backend: str) -> float:
     return FLOCK_SECONDS if backend == "flock" else LEASE_SECONDS
 
 
-def test_holder_is_killed(pair: list[Host], backend: str, tmp_path: Path) -> None:
+@over_all
+def test_holder_is_killed(pair: Sequence[Host], backend: str, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
     since = time.monotonic()
     shim = min(scene.holder.shims())
-    os.kill(shim, signal.SIGKILL)
+    scene.holder.send(shim, signal.SIGKILL)
     assert scene.goes_on(waiting, since, within=seconds(backend)) < seconds(backend) + SLACK
     assert finish(holding).returncode == -signal.SIGKILL
     scene.journal.wait(lambda entry: entry.what == "orphan" and entry.host == "host-a", timeout=1)
@@ -109,9 +107,11 @@ def test_holder_is_killed(pair: list[Host], backend: str, tmp_path: Path) -> Non
 
 # The kernel of a host whose processes alone are frozen still answers for its flock.
 @pytest.mark.parametrize(
-    ("backend", "client"), [("flock", "killed"), ("lease", "killed"), ("lease", "frozen")], indirect=["backend"]
+    ("file_system", "client"),
+    [(GLUSTERFS, "killed"), (LEASE, "killed"), (LEASE, "frozen")],
+    indirect=["file_system"],
 )
-def test_host_is_lost(pair: list[Host], backend: str, client: str, tmp_path: Path) -> None:
+def test_host_is_lost(pair: Sequence[Host], backend: str, client: str, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
     holding, waiting = scene.begin()
     since = time.monotonic()
@@ -127,14 +127,14 @@ def test_host_is_lost(pair: list[Host], backend: str, client: str, tmp_path: Pat
     scene.check()
 
 
-def begin_to_install(scene: Scene, index: LocalIndex) -> subprocess.Popen[bytes]:
+def begin_to_install(scene: Scene, index: LocalIndex, files: int) -> subprocess.Popen[bytes]:
     """The holder has installed some hundreds of the files of a package."""
-    make_wheel(index.folder, "big", files=3000)
+    make_wheel(index.folder, "big", files=files)
     scene.project = project_on(scene.holder, "large", dependencies=["big"], index_url=index.url)
     holding = scene.holder.start(["uv", "sync"], scene.holder.env("newest"), scene.project)
     deadline = time.monotonic() + 120
-    package = scene.other.reach(f"{scene.project}/.venv")
-    while len(list(package.glob("lib/*/site-packages/big/*"))) < 300:
+    count = f"ls {scene.holder.path(scene.project)}/.venv/lib/*/site-packages/big | wc -l"
+    while int(scene.holder.ask("sh", "-c", count)) < 300:
         assert time.monotonic() < deadline
         assert holding.poll() is None
         time.sleep(0.05)
@@ -147,21 +147,21 @@ def is_whole(scene: Scene) -> bool:
     return scene.other.run(words, scene.other.env("newest"), scene.project).returncode == 0
 
 
-def test_holder_is_killed_in_the_middle_of_installing(pair: list[Host], index: LocalIndex, tmp_path: Path) -> None:
+def test_holder_is_killed_in_the_middle_of_installing(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
-    holding = begin_to_install(scene, index)
+    holding = begin_to_install(scene, index, files=1000)
     shim = min(scene.holder.shims())
-    os.kill(shim, signal.SIGKILL)
+    scene.holder.send(shim, signal.SIGKILL)
     finish(holding)
     done = scene.other.run(["uv", "sync"], scene.other.env("newest"), scene.project)
     assert done.returncode == 0, done.stderr.decode()
     assert is_whole(scene)
 
 
-@pytest.mark.parametrize("backend", ["lease"], indirect=True)
-def test_host_thaws_in_the_middle_of_installing(pair: list[Host], index: LocalIndex, tmp_path: Path) -> None:
+@over(LEASE)
+def test_host_thaws_in_the_middle_of_installing(pair: Sequence[Host], index: LocalIndex, tmp_path: Path) -> None:
     scene = Scene(pair, tmp_path)
-    holding = begin_to_install(scene, index)
+    holding = begin_to_install(scene, index, files=3000)
     scene.holder.freeze()
     done = scene.other.run(["uv", "sync", "--reinstall"], scene.other.env("newest"), scene.project)
     assert done.returncode == 0, done.stderr.decode()
@@ -175,25 +175,109 @@ def test_host_thaws_in_the_middle_of_installing(pair: list[Host], index: LocalIn
     assert changed < 100
 
 
-@pytest.mark.parametrize(("backend", "ping_timeout"), [("flock", 4), ("flock", 60), ("lease", 4)], indirect=["backend"])
+@pytest.mark.parametrize(("backend", "ping_timeout"), [("flock", 4), ("flock", 60), ("lease", 4)])
 def test_link_is_cut(serve: Callable[..., Volume], backend: str, ping_timeout: int, tmp_path: Path) -> None:
     volume = serve(networked=True, dead_after=10, ping_timeout=ping_timeout)
-    scene = Scene([volume.host(name, flock=backend == "flock") for name in ("host-a", "host-b")], tmp_path)
+    hosts = [volume.host(name, flock=backend == "flock") for name in ("host-a", "host-b")]
+    scene = Scene(hosts, tmp_path)
+    wire = hosts[0].wire
     holding, waiting = scene.begin()
-    assert scene.holder.wire
+    assert wire
     since = time.monotonic()
-    scene.holder.wire.cut()
+    wire.cut()
     longest = volume.dead_after if backend == "flock" else seconds(backend)
     begun = scene.goes_on(waiting, since, within=longest)
     before = scene.files()
     if ping_timeout < volume.dead_after:
         # The holder knew it before the other began.
         assert holding.poll() == 2
-        scene.holder.wire.mend()
+        wire.mend()
     else:
-        scene.holder.wire.mend()
+        wire.mend()
     done = finish(holding)
     assert_lost(done)
     print(f"began {begun:.1f} s after the cut")
     assert scene.files() == before
     scene.check()
+
+
+def stays_out(scene: Scene, waiting: subprocess.Popen[bytes], seconds: float) -> None:
+    """The other waits on for some seconds, and nobody builds but the holder."""
+    time.sleep(seconds)
+    assert waiting.poll() is None
+    assert [entry.host for entry in scene.journal.entries()] == ["host-a"]
+
+
+# A server of NFSv4 frees what a host has locked that has not been heard of for the time of its lease.
+@over(NFS_4)
+def test_kernel_stops_for_longer_than_the_lease(pair: Sequence[Host], tmp_path: Path) -> None:
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    since = time.monotonic()
+    scene.holder.freeze()
+    assert scene.goes_on(waiting, since, within=2 * NFS_SECONDS) > NFS_SECONDS / 2
+    before = scene.files()
+    assert holding.poll() is None
+    scene.holder.thaw()
+    assert_lost(finish(holding))
+    assert scene.files() == before
+    scene.check()
+
+
+# One of NFSv3 does not, until the host has started anew and says so.
+@over(NFS_3)
+def test_kernel_stops_over_nfs_3(pair: Sequence[Host], tmp_path: Path) -> None:
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    scene.holder.freeze()
+    stays_out(scene, waiting, 2 * NFS_SECONDS)
+    scene.holder.thaw()
+    stays_out(scene, waiting, 1)
+    assert holding.poll() is None
+    since = time.monotonic()
+    scene.holder.send(min(scene.holder.shims()), signal.SIGKILL)
+    scene.goes_on(waiting, since, within=FLOCK_SECONDS)
+
+
+@over_nfs
+def test_host_loses_power(pair: Sequence[NfsHost], file_system: str, tmp_path: Path) -> None:
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    since = time.monotonic()
+    kernel = pair[0].kernel
+    kernel.kill()
+    if file_system == "vers=3":
+        stays_out(scene, waiting, 2 * NFS_SECONDS)
+        kernel.boot()
+    scene.goes_on(waiting, since, within=4 * NFS_SECONDS)
+    holding.kill()
+
+
+@over(NFS_3)
+def test_lock_of_a_dead_host_is_removed(pair: Sequence[NfsHost], nfs_cluster: NfsCluster, tmp_path: Path) -> None:
+    """The host never comes back, so the server keeps its lock, and uv's own, until somebody removes both files."""
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    pair[0].kernel.kill()
+    stays_out(scene, waiting, NFS_SECONDS)
+    since = time.monotonic()
+    root = f"/srv/{Path(pair[0].mount).name}/{scene.project}"
+    done = nfs_cluster.server.run(["rm", "-r", f"{root}/.venv/.lock", f"{root}/.uv-mutex"])
+    assert done.returncode == 0, done.stderr.decode()
+    scene.goes_on(waiting, since, within=LOOK_SECONDS)
+    holding.kill()
+
+
+@over_nfs
+def test_server_loses_power(pair: Sequence[Host], nfs_cluster: NfsCluster, tmp_path: Path) -> None:
+    """Its clients lock anew what they had locked, and nobody else gets it meanwhile."""
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    nfs_cluster.server.kill()
+    time.sleep(2)
+    nfs_cluster.server.boot()
+    stays_out(scene, waiting, 2 * NFS_SECONDS)
+    assert holding.poll() is None
+    since = time.monotonic()
+    scene.holder.send(min(scene.holder.shims()), signal.SIGKILL)
+    scene.goes_on(waiting, since, within=FLOCK_SECONDS)

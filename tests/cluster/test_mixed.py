@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from support import need
-from support.gluster import Host, Volume, project_on
+from support.gluster import GlusterHost, Volume
 from support.herd import explain, failures, herd
+from support.host import project_on
 from support.journal import Journal
 from support.project import Project, run
 
@@ -20,18 +21,18 @@ ERROR = b"uv-mutex: this host, which has no flock there, can't lock "
 
 
 @pytest.fixture
-def seeing(serve: Callable[..., Volume]) -> list[Host]:
+def seeing(serve: Callable[..., Volume]) -> list[GlusterHost]:
     """A host whose flock works, and one whose doesn't, on one volume."""
     volume = serve()
     return [volume.host("host-a"), volume.host("host-b", flock=False)]
 
 
-def sync(host: Host, project: str) -> subprocess.CompletedProcess[bytes]:
+def sync(host: GlusterHost, project: str) -> subprocess.CompletedProcess[bytes]:
     """Run `uv sync` on a host."""
     return host.run(["uv", "sync"], host.env("newest", UV_OFFLINE="1"), project)
 
 
-def test_flock_came_first(seeing: list[Host], tmp_path: Path) -> None:
+def test_flock_came_first(seeing: list[GlusterHost], tmp_path: Path) -> None:
     project = project_on(seeing[0], "demo", index_url=NOWHERE, backend_source=Journal(tmp_path / "journal").backend)
     assert sync(seeing[0], project).returncode == 0
     done = sync(seeing[1], project)
@@ -49,7 +50,7 @@ def test_flock_came_first(seeing: list[Host], tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
 
 
-def test_lease_came_first(seeing: list[Host], tmp_path: Path) -> None:
+def test_lease_came_first(seeing: list[GlusterHost], tmp_path: Path) -> None:
     project = project_on(seeing[0], "demo", index_url=NOWHERE, backend_source=Journal(tmp_path / "journal").backend)
     for host in reversed(seeing):  # the one that has a choice follows
         done = sync(host, project)
@@ -57,7 +58,7 @@ def test_lease_came_first(seeing: list[Host], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_both_come_at_once(seeing: list[Host], tmp_path: Path, attempt: int) -> None:
+def test_both_come_at_once(seeing: list[GlusterHost], tmp_path: Path, attempt: int) -> None:
     journal = Journal(tmp_path / "journal")
     project = project_on(seeing[attempt % 2], "demo", index_url=NOWHERE, backend_source=journal.backend)
     words = ["uv", "sync", "--reinstall-package", "demo"]

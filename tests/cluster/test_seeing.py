@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+from cluster.conftest import GLUSTERFS, over
 from support import need
-from support.gluster import Host, Volume, project_on
+from support.gluster import GlusterHost, Volume
+from support.host import Host, project_on
 from support.terminal import wait_until
 
 NOWHERE = "http://127.0.0.1:9/simple"
@@ -38,7 +39,7 @@ def see(host: Host, project: str) -> dict[str, Any]:
     return answer
 
 
-def test_status_sees_the_other_host(pair: list[Host], backend: str) -> None:
+def test_status_sees_the_other_host(pair: Sequence[Host], backend: str) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     holding = pair[0].start(["uv-mutex", "exec", "--", "sleep", "1000"], pair[0].env("newest"), project)
     wait_until(lambda: all(see(host, project)["locks"][0]["holder"] for host in pair))
@@ -70,7 +71,7 @@ def meet(hosts: Sequence[Host], project: str, *, seconds: str = "60", **env: Any
     return [(doctor.returncode, text.splitlines()[-1]) for doctor, text in zip(doctors, outputs, strict=True)]
 
 
-def test_doctors_meet(pair: list[Host], backend: str) -> None:
+def test_doctors_meet(pair: Sequence[Host], backend: str) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     for _ in range(2):
         for number, (status, line) in enumerate(meet(pair, project)):
@@ -81,8 +82,7 @@ def test_doctors_meet(pair: list[Host], backend: str) -> None:
                 "and flock excluded between" if backend == "flock" else "neither host has a flock there, and both take"
             )
             assert how in line
-    folder = pair[0].reach(f"{project}/.uv-mutex")
-    assert {path.name for path in folder.iterdir()} <= {"lock", ".gitignore", "backend"}
+    assert set(pair[0].listing(f"{project}/.uv-mutex")) <= {"lock", ".gitignore", "backend"}
     for status, line in meet(pair, project, UV_MUTEX_BACKEND="lease"):
         assert status == 0
         assert line.endswith("and lease excluded between the two hosts; nothing to do")
@@ -97,8 +97,8 @@ def preloaded(host: Host, tmp_path: Path, source: str) -> str:
     return str(library)
 
 
-@pytest.mark.parametrize("backend", ["flock"])
-def test_locks_that_stay_on_their_host(pair: list[Host], tmp_path: Path) -> None:
+@over(GLUSTERFS)
+def test_locks_that_stay_on_their_host(pair: Sequence[Host], tmp_path: Path) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     for status, line in meet(pair, project, LD_PRELOAD=preloaded(pair[0], tmp_path, PRETENDING)):
         assert status == 2
@@ -120,8 +120,8 @@ def test_one_has_a_flock_and_one_has_not(serve: Callable[..., Volume]) -> None:
         )
 
 
-@pytest.mark.parametrize("backend", ["flock"])
-def test_nobody_there_and_somebody_who_dies(pair: list[Host]) -> None:
+@over(GLUSTERFS)
+def test_nobody_there_and_somebody_who_dies(pair: Sequence[GlusterHost]) -> None:
     project = project_on(pair[0], "demo", index_url=NOWHERE)
     ((status, line),) = meet(pair[:1], project, seconds="1")
     assert status == 1

@@ -15,7 +15,7 @@ SECONDS = float(os.environ.get("UV_MUTEX_SOAK_SECONDS") or (300 if os.environ.ge
 
 @pytest.mark.timeout(SECONDS + 300)
 # Most of the time goes to the kind of lock that most clusters have.
-@pytest.mark.parametrize(("backend", "share"), [("flock", 2 / 3), ("lease", 1 / 3)], indirect=["backend"])
+@pytest.mark.parametrize(("backend", "share"), [("flock", 2 / 3), ("lease", 1 / 3)])
 def test_soak(serve: Callable[..., Volume], index: LocalIndex, backend: str, share: float) -> None:
     report = soak(serve(), index, flock=backend == "flock", seconds=SECONDS * share, seed=0)
     print(report)

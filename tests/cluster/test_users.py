@@ -6,25 +6,21 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import pytest
 from support import need
 from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.journal import Journal
 from support.project import Project
+from support.users import ALICE, BOB, GROUP, ROOT, acting_as, everybodys_python, install_for_everybody
 from support.uvs import uv
 from support.wheels import make_wheel
-
-ROOT, ALICE, BOB, GROUP = 0, 61001, 61002, 61000
-_SOURCES = Path(__file__).parents[2] / "src"
 
 
 class Machine:
@@ -38,9 +34,7 @@ class Machine:
         self.backend = ""
         folder.chmod(0o755)
         shutil.copy(uv("newest"), folder / "uv")
-        python = [self._python(), "-m", "uv_mutex", "install", "--prefix", str(folder / "shim")]
-        paths = f"{_SOURCES}:{Path(filelock.__file__).parents[1]}"
-        subprocess.run(python, env={"PYTHONPATH": paths, "HOME": str(folder)}, check=True, capture_output=True)
+        install_for_everybody(folder / "shim")
         for user in (ROOT, ALICE, BOB):
             home = folder / f"home-{user}"
             home.mkdir()
@@ -51,16 +45,6 @@ class Machine:
         (folder / "log").touch()
         (folder / "log").chmod(0o666)
         Project.make(folder / "demo", index_url=index.url, backend_source=self.journal.backend)
-
-    def _python(self) -> str:
-        """An interpreter that everybody may use: the one of the tests may be in root's home."""
-        for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
-            # By way of sh: setpriv itself still has root's rights when it starts its command.
-            probe = ["sh", "-c", 'exec "$0" -c "import sys; sys.exit(sys.version_info < (3, 11))"', candidate]
-            works = ["setpriv", f"--reuid={BOB}", "--clear-groups", *probe]
-            if not subprocess.run(works, capture_output=True, check=False).returncode:
-                return candidate
-        raise AssertionError("no Python that everybody may use")
 
     @property
     def project(self) -> Path:
@@ -87,15 +71,14 @@ class Machine:
             "PATH": f"{self.folder}/shim/bin:{self.folder}:/usr/bin:/bin",
             "HOME": f"{self.folder}/home-{user}",
             "UV_CACHE_DIR": f"{self.folder}/home-{user}/cache",
-            "UV_PYTHON": self._python(),
+            "UV_PYTHON": everybodys_python(),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_MUTEX_LOG": f"{self.folder}/log",
+            "UV_MUTEX_LOG_ARGS": "1",
             "UV_MUTEX_BACKEND": self.backend,
             **extra,
         }
-        identity = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else []
-        shell = ["sh", "-c", 'umask "$0" && exec "$@"', umask]
-        return [*identity, "env", "-i", *(f"{name}={value}" for name, value in env.items()), *shell, *words]
+        return ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *acting_as(user, words, umask)]
 
     def herd(self, *commands: list[str]) -> list[Outcome]:
         """Run them at once, in the project."""
@@ -216,6 +199,7 @@ def test_what_nobody_may_write_needs_no_lock(machine: Machine) -> None:
     assert not read_log(machine.folder / "log")
 
 
+@pytest.mark.serial  # the limit counts what other tests run as this user
 def test_with_few_processes_uv_run_works_as_often_as_without_the_shim(machine: Machine) -> None:
     """Under the shim, uv needs one more, and does without. How many it needs is not always the same."""
     machine.own(ALICE, 0o755)

@@ -182,7 +182,7 @@ _MEET = (
     f"import os, sys, time; sys.path.insert(0, {_SOURCES!r})\n"
     "from uv_mutex.locking import acquire\nfrom uv_mutex.locking.lock_file import LockFile\n"
     "from uv_mutex.locking.wait import WaitBudget\n"
-    "if sys.argv[3] == 'apart': LockFile._lock_instead = lambda self: -1\n"
+    "if sys.argv[3] == 'apart': LockFile._lock_stand_ins = lambda self: []\n"
     "os.seteuid(int(sys.argv[1]))\n"
     "met = 0\n"
     "for number in range(25):\n"

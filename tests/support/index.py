@@ -29,7 +29,8 @@ class LocalIndex:
     everything, by method and path. With `latency`, every archive is that many seconds late.
     """
 
-    def __init__(self, folder: Path, *, latency: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, latency: float = 0.0, port: int = 0) -> None:
+        """:param port: where to serve; by default, where nobody else does."""
         self.folder = folder
         self.latency = latency
         self.downloads: Counter[str] = Counter()
@@ -38,13 +39,19 @@ class LocalIndex:
         self._counting = threading.Lock()
         self._read = lru_cache(maxsize=None)(_read)
         folder.mkdir(parents=True, exist_ok=True)
-        self._server = _Server(self)
+        self._server = _Server(self, port)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def url(self) -> str:
         """Where the simple pages begin."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/simple/"
+        return f"http://127.0.0.1:{self.port}/simple/"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.server_address[1]
+        return port
 
     def reset(self) -> None:
         """Count from zero again."""
@@ -108,9 +115,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512
     daemon_threads = True
 
-    def __init__(self, index: LocalIndex) -> None:
+    def __init__(self, index: LocalIndex, port: int) -> None:
         self.index = index
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks the name service who 127.0.0.1 is

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from support.wheels import slow_backend
 
-# The journal lies on this machine, not on the volume under test. Its clock is one for all namespaces. The build is
-# inside only as long as its uv lives: that dies with its shim, and the build, no child of the shim, a moment later.
+# The journal lies on this machine, not on the volume under test. Its clock is this machine's for all kernels. The build
+# is inside only as long as its uv lives: that dies with its shim, and the build, no child of the shim, a moment later.
 _SOURCE = """
 import socket
 parent = os.getppid()
@@ -20,8 +20,8 @@ with open(f"/proc/{{parent}}/stat") as file:
     shim = file.read().rpartition(")")[2].split()[1]
 namespace = os.stat("/proc/self/ns/pid").st_ino
 def note(what):
-    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{time.monotonic()}}\\n"
-    journal = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{time.time()}}\\n"
+    journal = os.open({path}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(journal, line.encode())
     os.close(journal)
 note("enter")
@@ -53,18 +53,25 @@ class Entry:
 class Journal:
     """What the builds of a project wrote. Those of one that is given BUILD_SECONDS in its environment take as long."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, apart: bool = False) -> None:
+        """:param apart: a file for each line, since two kernels can't append to one file of this machine."""
         self.path = path
-        self.backend = slow_backend(0, _SOURCE.format(path=str(path)))
+        self._apart = apart
+        written = f"{str(path)!r}" + (" + f'.{socket.gethostname()}.{os.getpid()}.{what}'" if apart else "")
+        self.backend = slow_backend(0, _SOURCE.format(path=written))
 
     def entries(self) -> list[Entry]:
-        """All lines so far."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        fields = (line.split() for line in lines)
-        return [
-            Entry(what, host, int(namespace), int(shim), int(uv), float(when))
+        """All lines so far, in the order of their times."""
+        files = [self.path] if self.path.exists() else []
+        if self._apart:
+            files = list(self.path.parent.glob(f"{self.path.name}.*"))
+        fields = (line.split() for file in files for line in file.read_text().splitlines())
+        back = time.time() - time.monotonic()
+        entries = [
+            Entry(what, host, int(namespace), int(shim), int(uv), float(when) - back)
             for what, host, namespace, shim, uv, when in fields
         ]
+        return sorted(entries, key=lambda entry: entry.when)
 
     def wait(self, wanted: Callable[[Entry], bool], *, timeout: float) -> Entry:
         """The first entry that is wanted, waited for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from uv_mutex.commands.doctor import lock_checks
-from uv_mutex.commands.doctor.finding import BAD, FINE, WARNING
+from uv_mutex.commands.doctor.finding import FINE, WARNING
 from uv_mutex.locking import filesystem
 from uv_mutex.locking.lock_file import LockFile
 
@@ -25,39 +25,39 @@ _CASES = [
         FINE,
         "make sure with `uv-mutex doctor --peer`",
     ),
-    ("nfs", "rw", "rw,vers=3,nolock,local_lock=all", filesystem.THIS_HOST, BAD, "nfs (local_lock=all, nolock), whose"),
-    ("nfs", "rw", "rw,vers=3,local_lock=flock", filesystem.THIS_HOST, BAD, "nfs (local_lock=flock), whose flock"),
+    ("nfs", "rw", "rw,vers=3,nolock,local_lock=all", filesystem.THIS_HOST, FINE, "(local_lock=all, nolock) reaches"),
+    ("nfs", "rw", "rw,vers=3,local_lock=flock", filesystem.THIS_HOST, FINE, "on nfs (local_lock=flock) reaches"),
     ("lustre", "rw", "rw,flock,lazystatfs", filesystem.EVERYWHERE, FINE, "lustre, whose flock reaches every host"),
     (
         "lustre",
         "rw",
         "rw,localflock,lazystatfs",
         filesystem.THIS_HOST,
-        BAD,
-        "lustre (localflock), whose flock reaches this",
+        FINE,
+        "by lease (flock on lustre (localflock) reaches this",
     ),
     (
         "beegfs",
         "rw",
         "rw,cfgFile=/etc/beegfs/beegfs-client.conf",
         filesystem.THIS_HOST,
-        BAD,
-        "beegfs, whose flock reaches",
+        FINE,
+        "by lease (flock on beegfs reaches this host alone)",
     ),
     (
         "fuse.sshfs",
         "rw",
         "rw,user_id=0",
         filesystem.THIS_HOST,
-        BAD,
-        "set UV_MUTEX_BACKEND=lease on every host that shares",
+        FINE,
+        "by lease (flock on fuse.sshfs reaches this host alone)",
     ),
-    ("fuse.s3fs", "rw", "rw", filesystem.THIS_HOST, BAD, "this host alone"),
-    ("fuse.gcsfuse", "rw", "rw", filesystem.THIS_HOST, BAD, "this host alone"),
+    ("fuse.s3fs", "rw", "rw", filesystem.THIS_HOST, FINE, "this host alone"),
+    ("fuse.gcsfuse", "rw", "rw", filesystem.THIS_HOST, FINE, "this host alone"),
     ("fuse.glusterfs", "rw", "rw", filesystem.EVERYWHERE, FINE, "reaches every host"),
     ("ceph", "rw", "rw", filesystem.EVERYWHERE, FINE, "reaches every host"),
     ("gpfs", "rw", "rw", filesystem.EVERYWHERE, FINE, "reaches every host"),
-    ("ocfs2", "rw", "rw,localflocks", filesystem.THIS_HOST, BAD, "ocfs2 (localflocks)"),
+    ("ocfs2", "rw", "rw,localflocks", filesystem.THIS_HOST, FINE, "ocfs2 (localflocks)"),
     (
         "fuse.somenew",
         "rw",

@@ -88,7 +88,7 @@ class TestAgreement:
         assert {".gitignore", "backend", "lock"} <= set(os.listdir(shared / ".uv-mutex"))
 
     def test_control_without_the_lock_of_the_folder(self, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(LockFile, "_lock_instead", lambda _lock: -1)
+        monkeypatch.setattr(LockFile, "_lock_stand_ins", lambda _lock: [])
         with user(ALICE):
             held = _take(_lock(shared))
         assert not _busy(_lock(shared)), "two calls had the lock at once"

@@ -56,9 +56,10 @@ def take_opened(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool
     waited = budget.waited
     try:
         recorded = _agreed_backend(fd, target, budget)
-        lock = _wait_for(fd, target, budget, budget.backend or recorded, shared=shared)
+        lock = _wait_for(fd, target, budget, recorded, shared=shared)
         try:
             if _is_agreed(lock, recorded) and target.is_current(fd):
+                _say_how_far(target)
                 network_cache.outlast(target, fd, shared=shared, waited=budget.waited > waited)
                 return lock
         except BaseException:
@@ -86,18 +87,24 @@ def _agreed_backend(fd: int, target: LockTarget, budget: WaitBudget) -> str | No
     raise _mixed(target, f"UV_MUTEX_BACKEND={budget.backend}", recorded)
 
 
-def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, wanted: str | None, *, shared: bool) -> HeldLock:
+def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, recorded: str | None, *, shared: bool) -> HeldLock:
     """Wait for the lock on a descriptor, which is closed if that fails.
 
-    :param wanted: the kind of lock; None for flock, and for the lease where there is no flock.
+    :param recorded: the kind of lock that was written down; None for flock, and for the lease where there is no flock
+        or where, by the mount table, it excludes on this host alone. A folder can have no lease.
     """
+    wanted = budget.backend or recorded
+    kept = None
     try:
-        if wanted != LEASE:
+        if budget.backend is None and recorded != LEASE and target.folder is not None:
+            kept = filesystem.keeping_flock(target.path)
+        if wanted != LEASE and kept is None:
             lock = _wait_for_flock(fd, target, budget, shared=shared)
             if lock is not None:
                 return lock
         if wanted == FLOCK:
-            raise _mixed(target, "this host, which has no flock there,", FLOCK)
+            what = f"whose flock on {kept.name} reaches no other" if kept else "which has no flock there"
+            raise _mixed(target, f"this host, {what},", FLOCK)
         from uv_mutex.locking import lease
 
         return lease.take(target, fd, budget, shared=shared)
@@ -120,7 +127,7 @@ def _wait_for_flock(
                     )
                 with Wait(target, budget) as wait:
                     turnstile.wait(wait)
-                    wait.wait_for_flock(fd, shared=shared)
+                    wait.wait_for_flock(target, fd, shared=shared)
     except OSError as error:
         if error.errno == errno.EBADF and not alone_failed:
             return _flock_of_reader(fd, target, budget, shared=shared)
@@ -142,6 +149,17 @@ def _flock_of_reader(fd: int, target: LockTarget, budget: WaitBudget, *, shared:
             how="beside others who may only read it",
         )
     return lock
+
+
+def _say_how_far(target: LockTarget) -> None:
+    """Say that a folder was locked whose lock keeps no other host out; with UV_MUTEX=require, give up instead."""
+    mount = None if target.folder else filesystem.find(target.path)
+    if mount and not mount.locks_folders:
+        go_on(
+            f"cannot lock {target.path} on other hosts: no lock file can be created, and {mount.kind} keeps the lock "
+            "of a folder on this host; give yourself write access there",
+            how="under a lock of this host alone",
+        )
 
 
 def _is_agreed(lock: HeldLock, recorded: str | None) -> bool:

@@ -56,6 +56,11 @@ class Mount:
         return self.kind in _LOCAL
 
     @property
+    def locks_folders(self) -> bool:
+        """Whether the flock of a folder reaches as far as that of a file. Linux's NFS client keeps it to itself."""
+        return self.kind not in ("nfs", "nfs4")
+
+    @property
     def name(self) -> str:
         """Its type, and the option that keeps flock on the host, if one does."""
         kept = sorted(self.options.intersection(_KEPT_BY.get(self.kind, ())))
@@ -66,6 +71,16 @@ def is_local(path: str) -> bool:
     """Whether this host has the file system at ``path`` for itself. An unknown one counts as shared."""
     mount = find(path)
     return mount is not None and mount.is_local
+
+
+def keeping_flock(path: str, table: bytes | None = None) -> Mount | None:
+    """The file system at a path if it is one of a network, and yet keeps flock on this host; else None.
+
+    :param path: the path; it need not exist.
+    :param table: the mount table, as for :func:`find`.
+    """
+    mount = find(path, table)
+    return mount if mount and not mount.is_local and mount.flock_reach == THIS_HOST else None
 
 
 def cache_seconds(path: str) -> float:

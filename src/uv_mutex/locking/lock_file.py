@@ -3,7 +3,8 @@
 A lock file that is there is locked, if need be by a descriptor that may only read. Where there is none and none can be
 created (another user's folder, a sandbox, a full disk), the folder that it stands for is locked in its place. So that
 those who may create it and those who may not agree, it is created only while nobody holds the lock of that folder, and
-who gets the lock of the folder looks once more whether there is a file by now.
+who gets the lock of the folder looks once more whether there is a file by now. NFS keeps the lock of a folder on the
+host: there, a file in the environment comes before the folder.
 """
 
 import errno
@@ -15,7 +16,8 @@ from abc import ABC, abstractmethod
 
 from uv_mutex import files
 from uv_mutex.errors import MutexError, NoLockError
-from uv_mutex.locking import process
+from uv_mutex.locking import filesystem, process
+from uv_mutex.locking.hints import hint
 
 #: The folder of a lock file.
 FOLDER = ".uv-mutex"
@@ -34,20 +36,6 @@ _READ_ONLY_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _EXHAUSTED_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: Errors that say that nothing can be written here, and not that something may be there which can't be seen.
 UNWRITABLE_ERRORS = (*_READ_ONLY_ERRORS, *_EXHAUSTED_ERRORS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK)
-_HINTS = {
-    errno.ELOOP: "it is a symlink; remove it",
-    errno.ENOTDIR: "its folder is a file or a symlink; remove that",
-    errno.EISDIR: "remove that folder",
-    errno.EACCES: "give yourself write access there",
-    errno.EPERM: "give yourself write access there",
-    errno.EROFS: "mount it for writing",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-    errno.ENFILE: "allow more open files (ulimit -n)",
-    errno.ENOMEM: "free some memory",
-    errno.EBADF: "give yourself write access there",
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-}
 
 
 class LockTarget(ABC):
@@ -75,6 +63,7 @@ class LockTarget(ABC):
         :raises OSError: if that can't be told.
         """
         try:
+            files.reread_folder(os.path.dirname(self.path))
             there, mine = os.stat(self.path), os.fstat(fd)
         except OSError as error:
             if error.errno in GONE_ERRORS:
@@ -108,16 +97,12 @@ class LockTarget(ABC):
     def cannot(self, verb: str, error: OSError) -> MutexError:
         """The error to raise if the lock can't be opened, created or locked, and somebody may hold it."""
         return MutexError(
-            f"cannot {verb} {self.path}: {error.strerror}; {_hint(error)}, or set UV_MUTEX=off to run uv unlocked"
+            f"cannot {verb} {self.path}: {error.strerror}; {hint(error)}, or set UV_MUTEX=off to run uv unlocked"
         )
 
     def nothing_to_lock(self, error: OSError) -> NoLockError:
         """The error to raise if there is nothing here that could be locked."""
-        return NoLockError(f"cannot lock {self.path}: {error.strerror}; {_hint(error)}")
-
-
-def _hint(error: OSError) -> str:
-    return _HINTS.get(error.errno or 0, "mend that")
+        return NoLockError(f"cannot lock {self.path}: {error.strerror}; {hint(error)}")
 
 
 class EnvironmentFolder(LockTarget):
@@ -150,27 +135,31 @@ class EnvironmentFolder(LockTarget):
 class LockFile(LockTarget):
     """A lock file: ``name`` in ``folder``, which is ``.uv-mutex`` in ``above``, whose permissions it copies.
 
-    Once it is open, and as long as no file can be created, ``path`` is the folder that is locked instead, and
-    ``folder`` is None.
+    Once it is open, and as long as no file can be created, ``path`` and ``folder`` are those of its stand-in.
     """
 
-    __slots__ = ("_file", "_folder", "_instead", "above", "folder", "name")
+    __slots__ = ("_environment", "_file", "_folder", "_instead", "_stand_in", "above", "folder", "name")
 
-    def __init__(self, above: str, name: str = "lock", *, instead: str | None = None) -> None:
+    def __init__(
+        self, above: str, name: str = "lock", *, instead: str | None = None, environment: str | None = None
+    ) -> None:
         """
         :param above: the folder in which `.uv-mutex` lies. Whoever may write there may take the lock.
         :param name: the name of the lock file.
         :param instead: the folder to lock where no file can be created; None if there is none.
+        :param environment: the environment that all who want this lock share; None if each may have its own.
         """
         self._folder = f"{above}/{FOLDER}"
         self._file = f"{self._folder}/{name}"
-        self._instead = EnvironmentFolder(instead) if instead else None
+        self._instead = instead
+        self._stand_in: LockTarget | None = None
+        self._environment = environment
         self.name = name
         self.above = above
         super().__init__(self._file, self._folder)
 
     def open(self) -> int:
-        self.path, self.folder = self._file, self._folder
+        self.path, self.folder, self._stand_in = self._file, self._folder, None
         for attempt in range(_ATTEMPTS):
             try:
                 return self._open_existing()
@@ -198,12 +187,13 @@ class LockFile(LockTarget):
         raise self.cannot("open", failure) from None
 
     def is_current(self, fd: int) -> bool:
-        if self.folder is None and self._exists():
+        if self._stand_in and self._exists():
             return False
         return super().is_current(fd)
 
     def _exists(self) -> bool:
         """Whether there is a lock file that this user can open."""
+        files.reread_folder(self.above)
         try:
             os.close(self._open_existing())
         except OSError:
@@ -231,25 +221,44 @@ class LockFile(LockTarget):
             f"cannot lock {self._file}: it is not a regular file; remove it, or set UV_MUTEX=off to run uv unlocked"
         )
 
+    def stand_ins(self) -> "list[LockTarget]":
+        """What is locked where no lock file can be created, the best first.
+
+        That is a folder, and before it, where other hosts don't see the lock of a folder, a file in the environment.
+        """
+        found: list[LockTarget] = [EnvironmentFolder(self._instead)] if self._instead else []
+        if self._environment:
+            mount = filesystem.find(self.above)
+            if mount and not mount.locks_folders:
+                files.reread_folder(os.path.dirname(self._environment))
+                if os.path.isdir(self._environment):
+                    found.insert(0, LockFile(self._environment))
+        return found
+
     def _open_instead(self, failure: OSError) -> int:
-        """Open the folder that is locked where there is no lock file.
+        """Open what is locked where there is no lock file.
 
         :param failure: why there is none.
         :raises NoLockError: if it can't be opened either.
         """
-        if self._instead is None:
-            raise self.cannot("create", failure) from None
-        fd = self._instead.open()
-        self.path, self.folder = self._instead.path, None
-        return fd
+        error = self.cannot("create", failure)
+        for stand_in in self.stand_ins():
+            try:
+                fd = stand_in.open()
+            except MutexError as its_error:
+                error = its_error
+            else:
+                self.path, self.folder, self._stand_in = stand_in.path, stand_in.folder, stand_in
+                return fd
+        raise error from None
 
     def _create(self) -> None:
-        """Create the folder and the lock file, while nobody holds the lock of the folder that is locked without them.
+        """Create the folder and the lock file, while nobody holds a lock that is taken without them.
 
-        :raises BlockingIOError: if somebody holds that.
+        :raises BlockingIOError: if somebody holds one.
         :raises OSError: if they can't be created.
         """
-        held = self._lock_instead()
+        held = self._lock_stand_ins()
         # Without a umask, they have their permissions from the first moment: another user never finds them closed.
         umask = os.umask(0)
         try:
@@ -266,45 +275,43 @@ class LockFile(LockTarget):
             files.create(self._file, self.file_mode(), b"")
         finally:
             os.umask(umask)
-            if held >= 0:
-                os.close(held)
+            for fd in held:
+                os.close(fd)
 
-    def _lock_instead(self) -> int:
-        """Take the lock of the folder; return its descriptor, or -1 if it can't be opened.
+    def _lock_stand_ins(self) -> list[int]:
+        """Take the locks of all stand-ins that can be opened; return their descriptors.
 
         Where a folder can't be locked, or is locked by `flock . uv run …`, nobody locks it instead of the file.
 
-        :raises BlockingIOError: if another call may hold it.
+        :raises BlockingIOError: if another call may hold one.
         """
-        if self._instead is None:
-            return -1
-        try:
-            fd = self._instead.open()
-        except NoLockError:
-            return -1
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not process.may_hold_flock(fd):
-                os.close(fd)
-                raise
-        except OSError:
-            pass
-        return fd
+        held: list[int] = []
+        for stand_in in self.stand_ins():
+            try:
+                held.append(stand_in.open())
+                fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not process.may_hold_flock(held[-1]):
+                    for fd in held:
+                        os.close(fd)
+                    raise
+            except (MutexError, OSError):
+                pass
+        return held
 
     def file_mode(self) -> int:
         """The permissions for the files of the lock: whoever may write the folder may take the lock."""
         return (os.stat(self.above).st_mode | 0o600) & 0o666
 
     def beside(self, suffix: str) -> "LockFile":
-        if self.folder is None and self._instead:
-            return self._instead.beside(suffix)
+        if self._stand_in:
+            return self._stand_in.beside(suffix)
         return LockFile(self.above, f"{self.name}.{suffix}")
 
     @property
     def backend_file(self) -> str:
         """The file that names the kind of lock."""
-        return f"{self._folder}/backend"
+        return f"{self.folder or self._folder}/backend"
 
     def recorded_backend(self) -> str | None:
         if self.folder is None:

@@ -70,7 +70,7 @@ class Turnstile:
                 return
         if not self._is_passed:
             try:
-                wait.wait_for_flock(self._fd, shared=self._shared)
+                wait.wait_for_flock(self._file, self._fd, shared=self._shared)
             except OSError:
                 pass
         if self._shared:

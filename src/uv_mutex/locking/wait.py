@@ -5,6 +5,7 @@ millisecond. Across a network it is polling that spares the file server: the pau
 random length.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -29,6 +30,8 @@ _REPEAT_SECONDS = 30.0
 _LIVE_SECONDS = 1.0
 #: A longer wait shows in `uv-mutex status`: it leaves a file, and renews it as long as it lasts.
 _SHOW_SECONDS, _RENEW_SECONDS = 0.5, 10.0
+#: How often a waiter that polls looks whether its file is still the one that others lock.
+_LOOK_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
 _LONGEST_TIMEOUT = _LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
@@ -158,10 +161,11 @@ class Wait:
                 TIMED_OUT,
             ) from None
 
-    def wait_for_flock(self, fd: int, *, shared: bool) -> None:
+    def wait_for_flock(self, target: LockTarget, fd: int, *, shared: bool) -> None:
         """Block until the flock on ``fd`` is ours.
 
-        :raises OSError: if flock fails.
+        :param target: what ``fd`` was opened for: the lock, or its turnstile.
+        :raises OSError: if flock fails; ESTALE if others lock another file by now, which only polling finds out.
         """
         if self._thread and filesystem.is_local(self._target.path):
             self._blocking = True
@@ -170,11 +174,27 @@ class Wait:
             finally:
                 self._blocking = False
         elif shared or not self._thread:
-            self.poll(lambda: try_flock(fd, shared=shared))
+            self._poll_file(target, fd, lambda: try_flock(fd, shared=shared))
         else:
             from filelock import lock_descriptor
 
-            self.poll(lambda: lock_descriptor(fd, blocking=False))
+            self._poll_file(target, fd, lambda: lock_descriptor(fd, blocking=False))
+
+    def _poll_file(self, target: LockTarget, fd: int, attempt: "Callable[[], bool]") -> None:
+        """Poll, and look from time to time whether somebody removed the file, since its holder's host is dead."""
+        looked = time.monotonic()
+
+        def attempt_or_look() -> bool:
+            nonlocal looked
+            if attempt():
+                return True
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                if not target.is_current(fd):
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), target.path)
+                looked = time.monotonic()
+            return False
+
+        self.poll(attempt_or_look)
 
     def poll(self, attempt: "Callable[[], bool]") -> None:
         """Try until it works, in pauses that grow."""

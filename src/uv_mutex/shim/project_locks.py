@@ -2,7 +2,7 @@
 
 import os
 
-from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
+from uv_mutex.locking.lock_file import LockFile, LockTarget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def project_locks(project: "Project", *, keeps_lockfile: bool, to_look: bool = F
     if inside or not keeps_lockfile:
         changeable = (root, f"{root}/pyproject.toml", f"{root}/uv.lock", *([environment] if inside else []))
         if to_look or _writable(*changeable):
-            lock = LockFile(root, instead=root)
+            lock = LockFile(root, instead=root, environment=environment if inside else None)
             found.append(_seen(lock, root) if to_look else lock)
     if not inside:
         found.extend(_environment_lock(environment, to_look=to_look))
@@ -58,7 +58,7 @@ def _environment_lock(environment: str, *, to_look: bool = False) -> "Iterator[L
         name = f"{missing}-{name}"
     # For the `.venv` of a project this is the project lock, whichever project asks.
     instead = above if name == ".venv" else environment
-    lock = LockFile(above, "lock" if name == ".venv" else f"{name}.lock", instead=instead)
+    lock = LockFile(above, "lock" if name == ".venv" else f"{name}.lock", instead=instead, environment=environment)
     if to_look:
         yield _seen(lock, instead)
     elif _writable(above, environment):
@@ -67,8 +67,9 @@ def _environment_lock(environment: str, *, to_look: bool = False) -> "Iterator[L
 
 def _seen(lock: LockFile, instead: str) -> LockTarget:
     """What is locked at present, for a caller that creates nothing."""
-    use_folder = not os.path.exists(lock.path) and os.path.isdir(instead) and not _writable(lock.above)
-    return EnvironmentFolder(instead) if use_folder else lock
+    if os.path.exists(lock.path) or not os.path.isdir(instead) or _writable(lock.above):
+        return lock
+    return next(stand_in for stand_in in lock.stand_ins() if os.path.exists(stand_in.path))
 
 
 def _writable(*paths: str) -> bool:

@@ -93,7 +93,9 @@ class LockSession:
     def _take_all(self, *, shared: bool) -> None:
         self._locks = lock_set.take(self._targets, self._budget, os.environ, shared=shared)
         root, member = self._project.root, self._project.member
-        network_cache.reread(root, [f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
+        environment = self._project.environment
+        folders = [root, os.path.dirname(environment), environment, f"{environment}/.uv-mutex"]
+        network_cache.reread(root, [*folders, f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
         if not shared:
             self._undo_half_done()
 

@@ -69,12 +69,26 @@ def _kind(target: LockTarget, mount: Mount | None) -> Iterator[Finding]:
         return
     with lock_trial.trial_file(target) as path:
         result = lock_trial.flock_twice(path)
+        missing = _what_flock_lacks(mount, result)
         why = "UV_MUTEX_BACKEND says so" if forced else "calls before recorded it" if recorded else "it is tried first"
-        kind = forced or recorded or (lock_file.LEASE if result == lock_trial.MISSING else lock_file.FLOCK)
+        kind = forced or recorded or (lock_file.LEASE if missing else lock_file.FLOCK)
         if kind == lock_file.FLOCK:
             yield from _flock(target, mount, result, why)
         else:
-            yield from _lease(target, path, why if forced or recorded else "there is no flock here")
+            yield from _lease(target, path, why if forced or recorded else missing)
+
+
+def _what_flock_lacks(mount: Mount | None, result: str) -> str:
+    """Why calls do without flock here; "" if they don't.
+
+    :param mount: the file system, if it is known.
+    :param result: what the second descriptor got when flock was tried out.
+    """
+    if result == lock_trial.MISSING:
+        return "there is no flock here"
+    if mount and not mount.is_local and mount.flock_reach == filesystem.THIS_HOST:
+        return f"flock on {mount.name} reaches this host alone"
+    return ""
 
 
 def _lease(target: LockTarget, path: str, why: str) -> Iterator[Finding]:
@@ -127,11 +141,16 @@ def _flock(target: LockTarget, mount: Mount | None, result: str, why: str) -> It
             reason=f"{target.path} is locked by flock",
         )
         if mount is not None:
-            yield _reach(mount, kind)
+            yield _reach(target, mount, kind)
 
 
-def _reach(mount: Mount, kind: str) -> Finding:
+def _reach(target: LockTarget, mount: Mount, kind: str) -> Finding:
     """Say on which hosts a flock excludes."""
+    if target.folder is None and not mount.locks_folders:
+        return bad(
+            f"{mount.point} is {kind}, which keeps the lock of a folder on this host",
+            f"give yourself write access to {target.path}, so that a lock file can be created",
+        )
     if mount.is_local:
         return fine(f"{mount.point} is {kind}, which this host has for itself")
     if mount.flock_reach == filesystem.EVERYWHERE:
@@ -145,7 +164,7 @@ def _reach(mount: Mount, kind: str) -> Finding:
         )
     return bad(
         f"{mount.point} is {kind}, whose flock reaches this host alone",
-        "set UV_MUTEX_BACKEND=lease on every host that shares the project; on one host alone leave it so",
+        f"set UV_MUTEX_BACKEND=lease on all hosts while none runs, and remove {os.path.dirname(target.path)}/backend",
     )
 
 

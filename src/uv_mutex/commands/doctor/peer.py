@@ -21,7 +21,7 @@ from uv_mutex import files
 from uv_mutex.commands.doctor import lock_trial
 from uv_mutex.commands.doctor.finding import Finding, bad, fine, of_error, of_failed_trial, warning
 from uv_mutex.errors import MutexError
-from uv_mutex.locking import lock_file
+from uv_mutex.locking import filesystem, lock_file
 from uv_mutex.locking.lock_file import LockTarget
 
 _STEP_SECONDS = 10.0
@@ -51,7 +51,8 @@ def meet(target: LockTarget, seconds: float) -> Iterable[Finding]:
 
 
 def _try_with_other(target: LockTarget, seconds: float) -> Finding:
-    with_lease = (os.environ.get("UV_MUTEX_BACKEND") or target.recorded_backend()) == lock_file.LEASE
+    kind = os.environ.get("UV_MUTEX_BACKEND") or target.recorded_backend()
+    with_lease = kind == lock_file.LEASE or (kind is None and filesystem.keeping_flock(target.path) is not None)
     with _Doctor(target) as doctor:
         try:
             other = doctor.find(time.monotonic() + seconds)
