@@ -157,6 +157,7 @@ def test_adds_are_lost_without_the_shim_over_nfs(pair: Sequence[Host], index: Lo
     assert kept < len(outcomes)
 
 
+@over_gluster
 def test_runs_beside_edits(pair: Sequence[Host], index: LocalIndex) -> None:
     """An edit waits for the other host's uv, which checks once more when `uv run` has given the lock back."""
     project = project_on(pair[0], "edited", index_url=index.url, backend_source=slow_backend(0.05))
