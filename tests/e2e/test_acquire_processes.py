@@ -215,5 +215,6 @@ def test_who_may_create_the_file_and_who_may_not_exclude_each_other(kind: str) -
         words = [[sys.executable, "-c", _MEET, str(user), folder, kind, begin] for user in (0, 61001) * 4]
         processes = [subprocess.Popen(each, stdout=subprocess.PIPE) for each in words]
         met = [int(process.communicate(timeout=100)[0]) for process in processes]
-        assert {".gitignore", "backend", "lock"} <= set(os.listdir(f"{folder}/5/.uv-mutex"))
+        # Where nobody held a folder, those who may have created the file.
+        assert any(Path(folder, str(number), ".uv-mutex/lock").exists() for number in range(25))
     assert (sum(met) == 0) == (kind == "together")

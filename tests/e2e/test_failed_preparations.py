@@ -72,7 +72,7 @@ def test_thirty_callers_fail_together(words: list[str], project: Project, tmp_pa
 
 def test_control_what_differs_fails_one_by_one(project: Project) -> None:
     """Without the mechanism each call builds: here each asks for something else."""
-    calls = [["env", f"UV_CONCURRENT_BUILDS={number}", *_RUN] for number in range(1, 9)]
+    calls = [["env", f"UV_UNKNOWN_YET={number}", *_RUN] for number in range(1, 9)]
     outcomes = herd(calls, env=project.env("newest"), cwd=project.root)
     assert {each.returncode for each in outcomes} == {1}, explain(outcomes)
     assert builds(project) == 8
