@@ -216,6 +216,7 @@ def test_with_few_processes_uv_run_works_as_often_as_without_the_shim(machine: M
             outcomes = calls(limit, UV_MUTEX=mode)
             ran[mode] += sum(done.stdout == b"ran\n" for done in outcomes)
             said += b"".join(done.stderr for done in outcomes)
+    print(said.decode(errors="replace"))
     assert ran["off"] > 10
     assert ran["on"] >= ran["off"] - 4
     assert b"uv-mutex: warning: too few processes for " in said
