@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from uv_mutex.setup import path_setup
+from uv_mutex.setup import container, path_setup
 from uv_mutex.uv import executable
 
 #: What marks the PATH in the output of a shell, since profiles may print something too.
@@ -91,7 +91,7 @@ def ways_in() -> Iterator[WayIn]:
     """Try each way that this machine has."""
     user = pwd.getpwuid(os.geteuid())
     root = os.geteuid() == 0
-    start = path_setup.DEFAULT_PATH if root else "/usr/local/bin:/usr/bin:/bin"
+    start = container.DEFAULT_PATH if root else "/usr/local/bin:/usr/bin:/bin"
     home = user.pw_dir if root else os.path.expanduser("~")
     env = {"HOME": home, "USER": user.pw_name, "LOGNAME": user.pw_name, "PATH": start, "TERM": "dumb"}
     for name, argv in _SHELLS:
@@ -101,8 +101,8 @@ def ways_in() -> Iterator[WayIn]:
             yield _way(name, _path_of_shell(argv, env | more))
     if path_setup.has_systemd():
         yield _way(f"{_SYSTEMD} service" if root else f"{_SYSTEMD} user service", _path_of_systemd(env))
-    for path in path_setup.bare_paths():
-        image = "" if path == path_setup.DEFAULT_PATH else f", PATH={path}"
+    for path in container.bare_paths():
+        image = "" if path == container.DEFAULT_PATH else f", PATH={path}"
         yield _way(f"{_DOCKER} (no profile{image})", path)
 
 

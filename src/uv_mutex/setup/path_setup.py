@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uv_mutex.errors import MutexError
-from uv_mutex.setup import marked_block
+from uv_mutex.setup import container, marked_block
+from uv_mutex.setup.container import DEFAULT_PATH
 from uv_mutex.setup.launcher import interpreter_of
 from uv_mutex.setup.marked_block import Block
 from uv_mutex.uv import executable
 
-#: The default PATH of Docker, systemd, sudo and Debian's root.
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The list of what was wired, in the prefix. Each line is a kind, a tab, and a path.
 _WIRED = "lib/uv-mutex/wired"
 _SERVICES = "/etc/systemd/system.conf.d/zz-uv-mutex.conf"
 _PROGRAMS = ("uv", "uv-mutex")
-#: What process 1 is called on a machine that is no container.
-_INIT_PROGRAMS = ("systemd", "init", "runit", "openrc-init")
 
 
 class ProfileFile(NamedTuple):
@@ -133,39 +130,12 @@ def _check_reachable(prefix: Path) -> None:
                 )
 
 
-def bare_paths() -> list[str]:
-    """The values of PATH that programs get which read no profile: those of the image in a container."""
-    if not _in_container():
-        return [DEFAULT_PATH]
-    found = [_first_process_path(), os.environ.get("PATH")]
-    return list(dict.fromkeys(path for path in found if path)) or [DEFAULT_PATH]
-
-
-def _in_container() -> bool:
-    """Whether this is a container, or an image that is being built."""
-    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
-        return True
-    try:
-        return Path("/proc/1/comm").read_text(encoding="utf-8").strip() not in _INIT_PROGRAMS
-    except (OSError, ValueError):
-        return False
-
-
-def _first_process_path() -> str | None:
-    """The PATH of process 1, which in a container is the PATH of its image; None if it can't be read."""
-    try:
-        block = os.fsdecode(Path("/proc/1/environ").read_bytes())
-    except OSError:
-        return None
-    return next((item[5:] for item in block.split("\0") if item.startswith("PATH=")), None)
-
-
 def _link_folders(prefix: Path) -> list[str]:
     """The folders in which a symlink to the shim comes before the real uv for programs that read no profile."""
     if os.geteuid() != 0:
         return []
     found = dict.fromkeys(["/usr/local/sbin"])
-    for path in bare_paths():
+    for path in container.bare_paths():
         first = path.partition(":")[0]
         program = f"{first}/uv"
         has_real_uv = os.path.exists(program) and not executable.is_shim(program)
