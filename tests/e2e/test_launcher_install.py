@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from support import need
+from support import need, release
 from support.native import compile_launcher
 from support.project import Project, run
 from support.shim import LAUNCHERS, Shim
@@ -176,22 +176,7 @@ def test_doctor_misses_the_interpreter(shim: Shim, project_factory: Callable[...
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built from."""
-    copy = tmp_path_factory.mktemp("sources") / "clone"
-    for name in ("src", "hooks"):
-        ignored = shutil.ignore_patterns("__pycache__", "launchers")
-        shutil.copytree(_ROOT / name, copy / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
-        shutil.copy(_ROOT / name, copy)
-    return copy
-
-
-def build(sources: Path, output: Path, target: str = "wheel", **env: str) -> tuple[Path, str]:
-    """Build with the installed hatchling; return the archive and what it said."""
-    words = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(output)]
-    done = subprocess.run(words, cwd=sources, env={**os.environ, **env}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (archive,) = output.iterdir()
-    return archive, done.stdout + done.stderr
+    return release.copy_sources(tmp_path_factory.mktemp("sources") / "clone")
 
 
 def _launchers(wheel: Path) -> dict[str, bytes]:
@@ -203,29 +188,29 @@ def _launchers(wheel: Path) -> dict[str, bytes]:
 
 def test_a_wheel_has_the_launcher_of_this_machine(sources: Path, tmp_path: Path) -> None:
     need.executable("cc")
-    wheel, said = build(sources, tmp_path / "wheel")
+    wheel, said = release.build(sources, tmp_path / "wheel")
     (name,) = _launchers(wheel)
     assert name == f"uv-{_MACHINE}"
     assert f"uv-mutex: compiled the native launcher for {_MACHINE}" in said
-    assert build(sources, tmp_path / "again")[0].read_bytes() == wheel.read_bytes()
+    assert release.build(sources, tmp_path / "again")[0].read_bytes() == wheel.read_bytes()
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "/bin/false"])
 def test_a_wheel_without_a_compiler(compiler: str, sources: Path, tmp_path: Path) -> None:
-    wheel, said = build(sources, tmp_path, CC=compiler)
+    wheel, said = release.build(sources, tmp_path, CC=compiler)
     assert _launchers(wheel) == {}
     assert "uv-mutex: without a native launcher, since " in said
 
 
 def test_an_sdist_has_the_sources(sources: Path, tmp_path: Path) -> None:
-    archive, _ = build(sources, tmp_path / "sdist", "sdist")
+    archive, _ = release.build(sources, tmp_path / "sdist", "sdist")
     with tarfile.open(archive) as opened:
         opened.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     found = {path.name for path in (unpacked / "src/launcher").iterdir()}
     assert {path.name for path in (_ROOT / "src/launcher").iterdir() if path.is_file()} <= found
     need.executable("cc")
-    assert _launchers(build(unpacked, tmp_path / "wheel")[0])
+    assert _launchers(release.build(unpacked, tmp_path / "wheel")[0])
 
 
 @pytest.fixture(scope="module")
