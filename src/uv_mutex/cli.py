@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     # argparse must not see the words after `--`: versions of Python treat them differently.
     dashes = words.index("--") if words[:1] == ["exec"] and "--" in words else len(words)
     arguments = parser().parse_args(words[:dashes])
-    arguments.after_dashes = words[dashes + 1 :]
+    arguments.words, arguments.after_dashes = words, words[dashes + 1 :]
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -142,7 +142,8 @@ _PROJECT_HELP = "a folder of the project; default: the project that uv finds fro
 _INSTALL = """
 
 Prints the line for your shell's profile that puts the shim before the real uv on
-PATH. Run it again to upgrade, also while uv calls are running."""
+PATH. Run it again to upgrade, also while uv calls are running: it installs what the
+package uv-mutex has, which pip, pipx or uv upgrade."""
 _STATUS = """
 
 Shows the lock of the project, and the lock of its environment if that lies elsewhere.
@@ -208,8 +209,10 @@ on the same project do not wait."""
 
 
 def _install(arguments: argparse.Namespace) -> int:
+    from uv_mutex.setup import package_command
     from uv_mutex.setup.install import DEFAULT_PREFIX, PREFIX_FOR_ALL, install
 
+    package_command.become(arguments.words)
     for_all = arguments.wire and os.geteuid() == 0
     folder = install(arguments.prefix or (PREFIX_FOR_ALL if for_all else DEFAULT_PREFIX))
     if arguments.wire:

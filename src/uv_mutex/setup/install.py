@@ -54,7 +54,7 @@ def install(prefix: Path) -> Path:
     """
     prefix = absolute(prefix)
     for name in (_LAUNCHER, _COMMAND):
-        if os.path.lexists(prefix / name) and not _is_ours(prefix / name):
+        if os.path.lexists(prefix / name) and not is_ours(prefix / name):
             raise MutexError(f"{prefix / name} is not a uv-mutex shim, and is left alone; choose another --prefix")
     python = _interpreter()
     _shebang(python)
@@ -83,7 +83,7 @@ def uninstall(prefix: Path) -> None:
         ) from None
     # The launcher first: from then on, calls find the real uv. Leave it if another program was put there since.
     programs = (str(_LAUNCHER), str(_COMMAND))
-    ours = [name for name in programs if _is_ours(prefix / name)]
+    ours = [name for name in programs if is_ours(prefix / name)]
     # The manifest last, so that another try can go on where this one failed.
     others = [name for name in names if name not in (*programs, str(MANIFEST))]
     try:
@@ -107,7 +107,7 @@ def absolute(prefix: Path) -> Path:
     return Path(path)
 
 
-def _is_ours(program: Path) -> bool:
+def is_ours(program: Path) -> bool:
     """Whether :func:`install` wrote this program, of any version and in any prefix."""
     head = executable.first_bytes(str(program))
     return executable.is_shim(str(program)) or (head.startswith(b"#!") and _COMMAND_MARKER in head)
