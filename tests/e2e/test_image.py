@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import need
 from support.debian import DOCKER_PATH, machine
+from support.images import Storage, slim
 from support.uvs import uv
 from support.wheels import make_wheel
 
@@ -25,65 +24,11 @@ _ROOT = Path(__file__).parents[2]
 _MIB = 1 << 20
 _NAMES = [f"package-{number}" for number in range(6)]
 _TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
-#: What the tests have no use for, and the storage would copy many times.
-_HEAVY = (
-    "usr/share/doc usr/share/man usr/share/locale usr/share/fish usr/share/zoneinfo usr/share/info usr/share/zsh "
-    "usr/share/perl5 usr/lib/systemd usr/lib/x86_64-linux-gnu/gconv usr/lib/x86_64-linux-gnu/perl-base usr/bin/perl "
-    "usr/bin/fish var/cache var/lib/apt/lists"
-).split()
 
 
-@dataclass(frozen=True)
-class Storage:
-    """buildah with images of its own."""
-
-    folder: Path
-
-    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """One command of buildah."""
-        options: list[str | Path] = [
-            "--root",
-            self.folder / "images",
-            "--runroot",
-            self.folder / "run",
-            "--storage-driver",
-            "vfs",
-        ]
-        done = subprocess.run(
-            [need.executable("buildah"), *options, *words], capture_output=True, text=True, check=False
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def build(self, base: str, name: str, **arguments: str) -> subprocess.CompletedProcess[str]:
-        """Build hooks/Dockerfile on a base image."""
-        assigned = [f"--build-arg={key}={value}" for key, value in {"BASE": f"localhost/{base}", **arguments}.items()]
-        options = ["--isolation", "chroot", "--ulimit", "nofile=4096:4096", "--tag", f"localhost/{name}", *assigned]
-        return self.run("bud", *options, "--file", _ROOT / "hooks/Dockerfile", _ROOT, check=False)
-
-    def image(self, name: str, folder: Path, **env: str) -> None:
-        """Make an image of a folder."""
-        container = self.run("from", "scratch").stdout.strip()
-        self.run("copy", "--quiet", container, folder, "/")
-        self.run("config", *(f"--env={key}={value}" for key, value in env.items()), container)
-        self.run("commit", "--quiet", "--rm", container, f"localhost/{name}")
-
-    @contextlib.contextmanager
-    def container(self, image: str) -> Iterator[str]:
-        """A container of an image."""
-        container = self.run("from", f"localhost/{image}").stdout.strip()
-        yield container
-        self.run("rm", container)
-
-    def size(self, container: str, below: str = "") -> int:
-        """The bytes of its files, each inode once."""
-        root = self.run("mount", container).stdout.strip()
-        command = ["du", "--summarize", "--apparent-size", "--block-size=1", f"{root}/{below}"]
-        return int(subprocess.check_output(command, text=True).split()[0])
-
-    def exec(self, container: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in it with the image's own user and PATH, as `docker exec` does."""
-        return self.run("run", "--isolation", "chroot", container, "--", *words, check=False)
+def build(storage: Storage, base: str, name: str, **arguments: str) -> subprocess.CompletedProcess[str]:
+    """Build hooks/Dockerfile on a base image."""
+    return storage.build(_ROOT / "hooks/Dockerfile", _ROOT, name, BASE=f"localhost/{base}", **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +42,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     env.pop("PIP_FIND_LINKS", None)
     try:
         with machine(folder / "machine") as debian:
-            for name in _HEAVY:
-                subprocess.run(["rm", "-rf", debian.root / name], check=True)
+            slim(debian.root)
             certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
             shutil.copy(certificates, debian.root / "certificates")
             subprocess.run(["chroot", debian.root, "userdel", "--remove", "joe"], check=True, capture_output=True)
@@ -113,8 +57,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
             made.image("managed", debian.root, UV_PYTHON_INSTALL_DIR="/opt/python", **env)
         yield made
     finally:
-        made.run("rm", "--all", check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        made.remove()
 
 
 def check(storage: Storage, container: str, version: str) -> None:
@@ -137,7 +80,7 @@ def check(storage: Storage, container: str, version: str) -> None:
 
 
 def test_an_image(storage: Storage, tmp_path: Path) -> None:
-    done = storage.build("python", "made", UV_VERSION="0.7.8")
+    done = build(storage, "python", "made", UV_VERSION="0.7.8")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in _NAMES:
         make_wheel(tmp_path / "wheels", name)
@@ -148,7 +91,7 @@ def test_an_image(storage: Storage, tmp_path: Path) -> None:
         shim = after - before - programs
         print(f"\nbase {before / _MIB:.0f} MiB, uv {programs / _MIB:.1f}, shim {shim / _MIB:.1f}")
         assert shim <= 5 * _MIB
-        root = Path(storage.run("mount", container).stdout.strip())
+        root = storage.root(container)
         assert not [
             path for path in ("build", "root/.cache") if (root / path).exists() and any((root / path).iterdir())
         ]
@@ -160,10 +103,10 @@ def test_an_image(storage: Storage, tmp_path: Path) -> None:
 
 def test_a_python_that_uv_manages(storage: Storage) -> None:
     """With the uv that the base image has, since no version is asked for."""
-    done = storage.build("managed", "made-managed", USER_ID="1234", LAUNCHER="python")
+    done = build(storage, "managed", "made-managed", USER_ID="1234", LAUNCHER="python")
     assert done.returncode == 0, done.stdout + done.stderr
     with storage.container("made-managed") as container:
-        root = Path(storage.run("mount", container).stdout.strip())
+        root = storage.root(container)
         python = "/opt/python/cpython-3.11.2-linux-x86_64-gnu/bin/python3.11"
         assert launcher.interpreter_of(root / "opt/uv-mutex") == python
         (root / "work/pyproject.toml").write_text(_TOML)
@@ -197,6 +140,6 @@ def test_a_build_that_stops_says_what_to_do(base: str, change: str, message: str
     container = storage.run("from", f"localhost/{base}").stdout.strip()
     storage.run("run", "--isolation", "chroot", "--user", "0", container, "--", "sh", "-c", change)
     storage.run("commit", "--quiet", "--rm", container, "localhost/changed")
-    done = storage.build("changed", "not-made", UV_VERSION="0.7.8", LAUNCHER="python")
+    done = build(storage, "changed", "not-made", UV_VERSION="0.7.8", LAUNCHER="python")
     assert done.returncode
     assert f"uv-mutex: {message}\n" in done.stderr
