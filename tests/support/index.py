@@ -100,7 +100,8 @@ class _Archive(NamedTuple):
             "hashes": {"sha256": self.digest},
         }
         if self.metadata is not None:
-            entry["core-metadata"] = entry["dist-info-metadata"] = {"sha256": self.metadata_digest}
+            # As PyPI has it: pip 22.3 to 23.0 fails on a table named dist-info-metadata.
+            entry["core-metadata"] = entry["data-dist-info-metadata"] = {"sha256": self.metadata_digest}
         return entry
 
     def page_link(self) -> str:
