@@ -1,20 +1,19 @@
 """The quick starts of README.md and hooks/README.md, done as they stand there.
 
-The Dockerfile, the devcontainer and the Job are in cluster/test_containers.py; the worker is in test_worker.py, and Ray
-in cluster/test_ray.py.
+Those that need a machine or containers are in tests/cluster: test_new_machine.py, test_containers.py and test_ray.py.
+The worker is in test_worker.py.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from support import need, readme, release
-from support.debian import Machine, booted, machine
 from support.herd import explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.project import Project, run
@@ -23,7 +22,6 @@ from support.wheels import make_wheel
 
 #: What README calls work.py: says which uv the things below it would find.
 _WORK = "import shutil, sys\nprint('works', *sys.argv[1:], shutil.which('uv'))\n"
-_TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
 
 
 def test_github_actions(project_factory: Callable[..., Project], index: LocalIndex, tmp_path: Path) -> None:
@@ -87,52 +85,3 @@ def test_agents_in_one_checkout(
         assert len(read_log(tmp_path / "log")) == 2 * len(names)
     else:
         assert failures(outcomes) or sorted(kept) != names
-
-
-@pytest.fixture
-def debian(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with a user `app`, whose project is /srv/project, a real uv, and the shim in /opt/uv-mutex.
-
-    The worker was undone but for the prefix: nothing puts the shim on PATH.
-    """
-    with machine(tmp_path / "machine") as made:
-        assert made.run(["useradd", "--create-home", "app"]).returncode == 0
-        for name, text in {"pyproject.toml": _TOML, "work.py": _WORK}.items():
-            made.write(f"/srv/project/{name}", text, user="app")
-        made.copy(uv("newest"), "/usr/local/bin/uv")
-        (tmp_path / "wheels").mkdir()
-        release.publish(tmp_path / "wheels")
-        made.copy(tmp_path / "wheels", "/wheels")
-        made.run(["python3", "-m", "venv", "/venv"])
-        install = "/venv/bin/pip install -q --no-index --find-links /wheels uv-mutex && /venv/bin/uv-mutex install"
-        done = made.run(["sh", "-ec", f"{install} --prefix /opt/uv-mutex"])
-        assert done.returncode == 0, done.stderr
-        yield made
-
-
-@pytest.mark.timeout(900)  # the first one makes the Debian
-def test_cron_and_systemd(debian: Machine) -> None:
-    crontab, unit = readme.blocks("cron, systemd, Kubernetes", file="hooks/README.md")[:2]
-    assert readme.command("PATH=/opt") in crontab
-    assert readme.command("PATH=/opt") in unit
-    assert readme.command("ExecStart=").rstrip("… ") in unit
-    # cron reads `NAME=VALUE` lines, and hands the rest of the others to sh.
-    assignment, job = crontab.splitlines()
-    name, _, value = assignment.partition("=")
-    env = {"HOME": "/home/app", "LOGNAME": "app", "SHELL": "/bin/sh", name: value, "UV_MUTEX_LOG": "/srv/project/log"}
-    done = debian.run(["sh", "-c", job.split(maxsplit=5)[5]], user="app", env=env)
-    assert (done.returncode, done.stdout) == (0, "works /opt/uv-mutex/bin/uv\n"), done.stderr
-    assert len(read_log(debian.path("/srv/project/log"))) == 1
-    debian.write("/etc/systemd/system/work.service", unit)
-    debian.write("/etc/systemd/system/past.service", unit.replace("ExecStart=/opt/uv-mutex/bin/uv", "ExecStart=uv"))
-    done = debian.run(["systemd-analyze", "verify", "/etc/systemd/system/work.service"])
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    with booted(debian) as system:
-        system.run(["systemctl", "set-environment", "UV_MUTEX_LOG=/srv/project/log"])
-        for service, guarded in (("work", 2), ("past", 2)):  # the control goes past the shim, as README says
-            done = system.run(["systemctl", "start", service])
-            system.run(["journalctl", "--sync"])
-            journal = system.run(["journalctl", "--unit", service, "--output=cat"]).stdout
-            assert done.returncode == 0, journal
-            assert "works /opt/uv-mutex/bin/uv\n" in journal
-            assert len(read_log(debian.path("/srv/project/log"))) == guarded

@@ -57,7 +57,12 @@ class Machine:
         self.root = root
 
     def run(
-        self, words: Sequence[str], *, user: str = "root", env: Mapping[str, str] | None = None
+        self,
+        words: Sequence[str],
+        *,
+        user: str = "root",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it as a user, in an environment of HOME, USER and Docker's PATH, or the one given."""
         home = "/root" if user == "root" else f"/home/{user}"
@@ -71,7 +76,7 @@ class Machine:
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
-            timeout=120,
+            timeout=timeout,
             check=False,
         )
 
