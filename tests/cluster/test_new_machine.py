@@ -41,7 +41,7 @@ def test_first_command(tmp_path: Path) -> None:
 
 @pytest.fixture
 def debian(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with a user `app`, whose project is /srv/project, a real uv, and the shim in /opt/uv-mutex, on no PATH."""
+    """A machine with a user `app` and its project /srv/project, a uv, and the shim in /opt/uv-mutex, on no PATH."""
     with machine(tmp_path / "machine") as made:
         assert made.run(["useradd", "--create-home", "app"]).returncode == 0
         for name, text in {"pyproject.toml": _TOML, "work.py": _WORK}.items():

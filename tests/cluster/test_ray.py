@@ -6,6 +6,7 @@ of its own. The two nodes run on this machine, in namespaces where nothing but l
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from filelock import FileLock
-from support import need
+from support import need, readme
 from support.herd import read_log
 from support.project import Project, run
 from support.shim import Shim
@@ -104,10 +105,10 @@ exec -a uv {uv} "$@" 2>>{folder}/$$.err
 """
 
 _WAYS: dict[str, tuple[str, list[dict[str, str] | None]]] = {
-    "hook": ("uv run driver.py", [None]),
+    "hook": (readme.command("uv run driver.py"), [None]),
     "py_executable": (
         "uv sync && .venv/bin/python driver.py",
-        [{"working_dir": ".", "py_executable": "uv run python"}],
+        [ast.literal_eval(readme.command("ray.init(runtime_env=").removeprefix("ray.init(runtime_env=").rstrip(")"))],
     ),
     # Two kinds of workers want two different preparations of the same environment.
     "two kinds": (

@@ -14,6 +14,7 @@ from pathlib import Path
 import filelock
 import packaging
 import pytest
+from support import readme
 from support.debian import DOCKER_PATH, SSH_PATH, Machine, booted, machine
 from support.herd import read_log
 from support.native import compile_launcher
@@ -23,8 +24,9 @@ from support.uvs import uv
 pytestmark = pytest.mark.timeout(900)
 
 _ROOT = Path(__file__).parents[2]
-_WORKER = ["python3", "/repo/hooks/install-worker"]
 _WHEELS = "/wheels"
+_WITH_WHEELS = readme.command("python3 hooks/install-worker --wheelhouse").replace("DIR", _WHEELS).split()
+_WORKER = [_WITH_WHEELS[0], f"/repo/{_WITH_WHEELS[1]}"]
 _TOML = '[project]\nname = "demo"\nversion = "0"\nrequires-python = ">=3.10"\n'
 #: What uv's installer writes, word for word, but for the folder; cargo's is the same.
 _ENV = """\
@@ -90,7 +92,7 @@ def give_uv(debian: Machine, place: str, user: str) -> None:
 
 def worker(debian: Machine, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
     """Run hooks/install-worker offline."""
-    wheels = [] if "--undo" in words else ["--wheelhouse", _WHEELS]
+    wheels = [] if "--undo" in words else _WITH_WHEELS[2:]
     return debian.run([*_WORKER, *wheels, *words], user=user)
 
 
