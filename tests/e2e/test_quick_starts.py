@@ -1,6 +1,6 @@
 """The quick starts of README.md and hooks/README.md, done as they stand there.
 
-Those that need a machine or containers are in tests/cluster: test_new_machine.py, test_containers.py and test_ray.py.
+Those that need a machine or containers are in tests/cluster: test_new_machine.py, test_readme_images.py, test_ray.py.
 The worker is in test_worker.py.
 """
 
