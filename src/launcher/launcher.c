@@ -32,7 +32,7 @@ __attribute__((section(".note.uv-mutex"), used, aligned(4))) static const struct
 } MARKER = {sizeof "uv-mutex launcher", 0, 1, "uv-mutex launcher"};
 
 /* The words of src/uv_mutex/uv/option_table.py (GUARDED): without one of them no call is guarded. */
-static const char *const GUARDED_WORDS[] = {"add", "remove", "run", "sync", "upgrade", "version"};
+static const char *const GUARDED_WORDS[] = {"add", "check", "remove", "run", "sync", "upgrade", "version"};
 /* The values of UV_MUTEX that switch the shim off, of src/uv_mutex/shim/main.py, in any case. */
 static const char *const OFF_WORDS[] = {"off", "0", "false", "no"};
 

@@ -29,8 +29,8 @@ def _help(uv_version: str, subcommand: str) -> str:
 
 
 def _lacks(uv_version: str, subcommand: str) -> bool:
-    """Whether a version has no such subcommand. Old ones have no `upgrade`."""
-    return subcommand == "upgrade" and not _help(uv_version, subcommand)
+    """Whether a version has no such subcommand. Old ones have no `upgrade` and no `check`."""
+    return subcommand in ("check", "upgrade") and not _help(uv_version, subcommand)
 
 
 def _no_help(subcommand: str) -> str:

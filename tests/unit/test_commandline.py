@@ -281,6 +281,9 @@ def test_the_table_has_no_option_twice() -> None:
         ("version 1.2.3 --dry-run", True),
         ("upgrade", False),
         ("upgrade --help", True),
+        ("check", False),
+        ("check --isolated", False),
+        ("check --no-sync", True),
     ],
 )
 def test_harmless(line: str, harmless: bool) -> None:
@@ -296,6 +299,7 @@ def test_harmless(line: str, harmless: bool) -> None:
         ("run x --frozen", False),
         ("add --frozen x", False),
         ("version --frozen 1", False),
+        ("check --frozen", True),
     ],
 )
 def test_keeps_lockfile(line: str, keeps: bool) -> None:
@@ -365,6 +369,7 @@ def test_preparation(line: str, preparation: str) -> None:
         ("run --reinstall --reinstall-package six --refresh --refresh-package six -p3 x", "run -p 3 -- x"),
         ("run --force-reinstall", "run --"),
         ("run --no-upgrade x", "run --no-upgrade x"),
+        ("check -U --fix", "check --fix"),
     ],
 )
 def test_words_after_preparation(line: str, expected: str) -> None:
@@ -382,6 +387,21 @@ def test_words_after_preparation(line: str, expected: str) -> None:
 )
 def test_words_of_another_subcommand(line: str, expected: str) -> None:
     assert _read(line).other_words("lock", ["-q", "-p", "--project", "--upgrade"]) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("check", "--quiet run -- true"),
+        ("-q check --fix --ty-version 1 --package a --no-dev", "--quiet -q run --package=a --no-dev -- true"),
+        ("check --no-install-project", None),
+        ("check --package a --package b", None),
+    ],
+)
+def test_words_of_a_run_that_prepares_for_a_check(line: str, expected: str | None) -> None:
+    call = _read(line)
+    assert call.may_be_fresh is bool(expected)
+    assert not expected or call.words_as_run("true") == expected.split()
 
 
 def test_words_of_a_script_on_stdin() -> None:

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     Found = tuple[Project | None, list[LockTarget]]
 
 #: Without one of these words no call is guarded. option_table.GUARDED has the same words; importing that costs 0.5 ms.
-_GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version")
-#: The calls for which uv changes nothing if the environment is fresh.
-_PREPARING = ("run", "sync")
+_GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version", "check")
 #: From this exit status on, as a shell gives it, a signal ended the call.
 _KILLED = 128
 _OFF = ("off", "0", "false", "no")
@@ -139,7 +137,7 @@ class _GuardedCall:
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
         try:
-            if self._call.subcommand in _PREPARING:
+            if self._call.may_be_fresh:
                 self._work_unless_fresh()
             self._session.take(shared=False)
             self._end_like(self._work_under_lock())
@@ -162,7 +160,7 @@ class _GuardedCall:
         self._session.retake(shared=False)
         words, prepared = self._call.words, not self._is_fresh()
         if prepared:
-            if self._call.subcommand != "run":
+            if self._call.subcommand == "sync":
                 self._end_like(self._work_under_lock(), prepared=True)
             if self._prepare():
                 words = self._call.words_after_preparation(self._note.cancelling_options)
@@ -238,7 +236,7 @@ class _GuardedCall:
         self._session.outlast_recent_runs()
         self._note.before_preparation()
         # Found out now: once uv has worked, the shim may be uninstalled.
-        again = (way or self._preparation()) if self._call.subcommand in _PREPARING else None
+        again = (way or self._preparation()) if self._call.may_be_fresh else None
         if way is None:
             ended = self._run_child(self._call.words)
         else:
@@ -252,7 +250,7 @@ class _GuardedCall:
         return ended
 
     def _failure_digest(self) -> str | None:
-        words = self._preparation().words if self._call.subcommand == "run" else self._call.words
+        words = self._call.words if self._call.subcommand == "sync" else self._preparation().words
         return self._note.inputs_digest(words)
 
     def _note_as_fresh(self, way: "Preparation") -> None:

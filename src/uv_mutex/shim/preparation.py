@@ -31,19 +31,22 @@ class Preparation:
 
 
 def preparation(call: "Call", project: "Project", ask_help: "Callable[[str], str]") -> Preparation:
-    """How to prepare for a call of `run`, or to confirm a `sync`.
+    """How to prepare for a call of `run` or `check`, or to confirm a `sync`.
 
     :param call: the call.
     :param project: its project.
     :param ask_help: returns the real uv's ``--help`` of a subcommand.
     """
-    if project.script and call.subcommand == "run":
+    if project.script and call.subcommand in option_table.STARTING:
         return _of_script(call, project.script)
     if project.isolated:
         # The environment is the call's own, and uv makes it anew each time. Only uv.lock is shared.
         words = call.other_words("lock", option_table.options_in_help(ask_help("lock")))
         return Preparation(words, again=words, is_the_call=False)
     true, option = child.true_command(), project.project_option
+    if call.subcommand == "check":
+        words = call.words_as_run(true)
+        return Preparation(words, again=words, is_the_call=False)
     return Preparation(
         call.preparation_words(true, option),
         again=call.confirmation_words(true, option),
@@ -62,5 +65,5 @@ def _of_script(call: "Call", script: "Script") -> Preparation:
     if not script.is_locked:  # `uv run` may ignore these then, `uv sync` fails
         names -= {"--locked", "--frozen"}
     words = call.other_words("sync", names)
-    words += [f"--script={call.operands[0]}", *([] if call.exact else ["--inexact"])]
+    words += [f"--script={script.path}", *([] if call.exact else ["--inexact"])]
     return Preparation(words, again=words, is_the_call=False)

@@ -123,15 +123,15 @@ class LockSession:
         if recent_runs.outlast(self._project.environment, [lock.base for lock in self._locks]):
             self._budget.waited += time.monotonic() - began
 
-    def leave_record(self, kind: str) -> bool:
+    def leave_record(self, subcommand: str) -> bool:
         """Tell the next one that a uv is about to check the environment; call it before the locks are released.
 
-        :param kind: RUN or SYNC of :mod:`uv_mutex.records.runs`, which are the names of the subcommands.
+        :param subcommand: that of this call.
         :returns: False if another call took one of the locks alone before it could see the record. Nothing is left
             then, and the locks must be taken anew.
         """
         environment, targets = self._project.environment, [lock.base for lock in self._locks]
-        runs.append(environment, targets, kind)
+        runs.append(environment, targets, runs.RUN if subcommand == "run" else runs.SYNC)
         if all(lock.still_excludes() for lock in self._locks):
             return True
         runs.append(environment, targets, runs.VOID)

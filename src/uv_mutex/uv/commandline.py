@@ -12,7 +12,10 @@ from uv_mutex.uv.option_table import (
     HARMLESS,
     INFORMATION,
     OUTPUT,
+    STARTING,
+    SYNCING,
     TARGET_KIND,
+    known_options,
 )
 from uv_mutex.uv.words import Option, OptionTest, RefusedError, UnknownOptionError, WordReader, option_words
 
@@ -83,7 +86,7 @@ class Call:
     @property
     def keeps_lockfile(self) -> bool:
         """Whether the options forbid uv to write uv.lock or pyproject.toml."""
-        return self.subcommand in ("run", "sync") and self.has("--frozen", "--locked")
+        return self.subcommand in SYNCING and self.has("--frozen", "--locked")
 
     @property
     def forces_work(self) -> bool:
@@ -98,7 +101,16 @@ class Call:
     def exact(self) -> bool:
         """Whether uv removes packages that nothing asks for."""
         last = next((name for name, _ in reversed(self.options) if name in EXACTNESS), None)
-        return last == "--exact" if last else self.subcommand != "run"
+        return last == "--exact" if last else self.subcommand not in STARTING
+
+    @property
+    def may_be_fresh(self) -> bool:
+        """Whether the call changes nothing if the environment is up to date, which a preparation can see to."""
+        if self.subcommand != "check":
+            return self.subcommand in SYNCING
+        # No `run` installs what these ask for.
+        parts = [name for name, _ in self.options if name in ("--package", "--no-install-project")]
+        return self.understood and parts in ([], ["--package"])
 
     def environment_options(self) -> list[Option]:
         """The options that can change what the environment contains."""
@@ -141,13 +153,20 @@ class Call:
         )
         return ["--quiet", *option_words(before, ()), subcommand, *option_words(after, ())]
 
+    def words_as_run(self, no_op: str) -> list[str]:
+        """The words of a `run` that prepares the environment for a `check`, without output.
+
+        :param no_op: a command that does nothing.
+        """
+        return [*self.other_words("run", known_options("run")), "--", no_op]
+
     def _complete(self, words: list[str], no_op: str, project: str | None) -> list[str]:
         if project:
             words.append(f"--project={project}")
         return [*words, "--", no_op] if self.subcommand == "run" else words
 
     def words_after_preparation(self, cancelling: "Sequence[str]" = ()) -> list[str]:
-        """The words of the `run` that follows its preparation.
+        """The words of the call that follows its preparation.
 
         These are the user's own words, without the options whose work the preparation has already done.
 
@@ -155,7 +174,8 @@ class Call:
         """
         if not self.understood or not (self._has_forcing_option or cancelling):
             return self.words
-        return [*self._words_without(FORCES_WORK), *cancelling, "--", *self.operands]
+        words = [*self._words_without(FORCES_WORK), *cancelling]
+        return [*words, "--", *self.operands] if self.subcommand == "run" else words
 
     def _words_without(self, names: "Container[str]") -> list[str]:
         """All words before the operands, without these options.

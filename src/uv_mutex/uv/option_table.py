@@ -6,7 +6,12 @@ are from uv's source.
 """
 
 #: The subcommands that can change a project's environment, pyproject.toml or uv.lock.
-GUARDED = frozenset(("add", "remove", "run", "sync", "upgrade", "version"))
+GUARDED = frozenset(("add", "check", "remove", "run", "sync", "upgrade", "version"))
+#: Of these, those that bring the environment up to date, and then start a program in it. `check` follows
+#: crates/uv/src/commands/project/check.rs.
+STARTING = frozenset(("check", "run"))
+#: Those for which uv changes nothing if the environment is up to date.
+SYNCING = STARTING | {"sync"}
 
 _GLOBAL_FLAGS = """
 -h --help -V --version -q --quiet -v --verbose --no-color --native-tls --no-native-tls --system-certs
@@ -46,6 +51,7 @@ _FLAGS = {
         --no-project --no_workspace --show-resolution""",
     "sync": f"{_GROUP_FLAGS} {_EDITABLE_FLAGS} {_EXACT_FLAGS} {_INSTALL_FLAGS} --dry-run --check --no-check",
     "add": f"{_EDITABLE_FLAGS} {_INSTALL_FLAGS} --dev --raw --raw-sources --lfs --workspace --no-workspace",
+    "check": f"{_GROUP_FLAGS} --fix --no-install-project --no-project --show-version --show-command",
     "remove": "--dev",
     "upgrade": "",
     "version": "--short --dry-run",
@@ -55,6 +61,7 @@ _VALUES = {
     "sync": f"{_GROUP_VALUES} {_INSTALL_VALUES} --script --output-format",
     "add": f"""{_INSTALL_VALUES} -r --requirements --requirement -c --constraints --constraint -m --marker --bounds
         --extra --optional --group --rev --tag --branch --script --no-editable-package""",
+    "check": f"{_GROUP_VALUES} --script --ty-version",
     "remove": "--optional --group --script",
     "upgrade": "--exclude",
     "version": "--bump --output-format",
@@ -65,6 +72,7 @@ INFORMATION = frozenset(("-h", "--help", "-V", "--version", "--show-settings"))
 #: With one of these a call changes nothing that the lock of a project protects.
 HARMLESS = {
     "run": frozenset(("--no-sync", "--no-project", "--no_workspace")),
+    "check": frozenset(("--no-sync", "--no-project")),
     "sync": frozenset(("--dry-run", "--check")),
     "version": frozenset(("--dry-run",)),
 }
@@ -83,11 +91,12 @@ PROJECT_PARTS = frozenset(f"{_GROUP_FLAGS} {_GROUP_VALUES} {_EDITABLE_FLAGS} --p
 OUTPUT = frozenset("-q --quiet -v --verbose --color --no-color --no-progress --show-resolution --output-format".split())
 #: They decide nothing about the project's environment. `--with` and its kin make another one on top of it; the file of
 #: variables and the depth are for the command (crates/uv/src/commands/project/run.rs). The two folders lead to a
-#: project, and what they lead to counts. The rest is about the cache's place and how uv connects (GlobalArgs).
+#: project, and what they lead to counts. Then come those for the program that `check` starts; the rest is about the
+#: cache's place and how uv connects (GlobalArgs).
 APART = frozenset(
     """-w --with --with-editable --with-requirements --env-file --no-env-file --max-recursion-depth --directory
-    --project --cache-dir --native-tls --no-native-tls --system-certs --no-system-certs --allow-insecure-host
-    --trusted-host --keyring-provider""".split()
+    --project --fix --ty-version --show-version --show-command --cache-dir --native-tls --no-native-tls --system-certs
+    --no-system-certs --allow-insecure-host --trusted-host --keyring-provider""".split()
 )
 #: They choose whether uv removes packages that nothing asks for.
 EXACTNESS = frozenset(_EXACT_FLAGS.split())

@@ -7,6 +7,7 @@ directory only; in all other paths it removes each `..` together with the folder
 import os
 
 from uv_mutex.uv import cache_folder, cache_key, globs, pyproject, run_target
+from uv_mutex.uv.option_table import STARTING, SYNCING
 from uv_mutex.uv.script import Script
 
 TYPE_CHECKING = False
@@ -83,14 +84,14 @@ def _is_harmless(call: "Call", settings: "Settings") -> bool:
     """Whether options or uv's variables make sure that a call changes nothing that the lock of a project protects."""
     if call.harmless:
         return True
-    return call.subcommand == "run" and (
+    return call.subcommand in STARTING and (
         settings.is_true("UV_NO_SYNC") or settings.is_true("UV_NO_PROJECT", shown_as="UV_NO_PROJECT=")
     )
 
 
 def _is_isolated(call: "Call", settings: "Settings") -> bool:
-    """Whether `uv run` makes an environment for this call alone."""
-    return call.subcommand == "run" and (
+    """Whether uv makes an environment for this call alone."""
+    return call.subcommand in STARTING and (
         call.has("--isolated") or settings.is_true("UV_ISOLATED", shown_as="UV_ISOLATED=")
     )
 
@@ -98,7 +99,7 @@ def _is_isolated(call: "Call", settings: "Settings") -> bool:
 def keeps_lockfile(call: "Call", settings: "Settings") -> bool:
     """Whether a call doesn't write pyproject.toml or uv.lock (because of --frozen, --locked, or their variables)."""
     return call.keeps_lockfile or (
-        call.subcommand in ("run", "sync") and (settings.is_true("UV_FROZEN") or settings.is_true("UV_LOCKED"))
+        call.subcommand in SYNCING and (settings.is_true("UV_FROZEN") or settings.is_true("UV_LOCKED"))
     )
 
 
@@ -149,14 +150,13 @@ def _script(call: "Call", base: str) -> Script | None:
     if given is None:
         return None
     path = cache_key.absolute(base, given)
-    return Script(path, run_target.metadata(path), edited=call.subcommand != "sync")
+    return Script(path, run_target.metadata(path), edited=call.subcommand not in SYNCING)
 
 
 def _script_project(script: Script, call: "Call", base: str, start: str, settings: "Settings") -> Project | None:
     """The project that a script with inline metadata is; None if the call makes nothing that others share."""
-    if call.subcommand != "run" and call.harmless:
-        return None
-    if call.subcommand == "run" and not script.has_environment:
+    own = {"run": not script.has_environment, "check": call.has("--isolated")}
+    if own.get(call.subcommand, call.harmless):
         return None
     folder = os.path.dirname(os.path.realpath(script.path)) if script.path else base
     cache = cache_folder.find(call, settings, base, start, script.settings())
