@@ -71,6 +71,21 @@ def open_folder(path: str, *, trusted: bool = True) -> int:
     return fd
 
 
+class _Folder:
+    """A folder of ours that is open for the length of a `with`, which yields its descriptor."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, path: str, *, trusted: bool = True) -> None:
+        self._fd = open_folder(path, trusted=trusted)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
 def open_file(path: str, flags: int, mode: int = 0o600, *, trusted: bool = True) -> int:
     """Open a file in a folder of ours; return the descriptor.
 
@@ -80,12 +95,8 @@ def open_file(path: str, flags: int, mode: int = 0o600, *, trusted: bool = True)
     :param trusted: as for :func:`open_folder`.
     :raises OSError: if it can't be opened.
     """
-    folder, name = os.path.split(path)
-    folder_fd = open_folder(folder, trusted=trusted)
-    try:
-        return os.open(name, flags | _BESIDE, mode, dir_fd=folder_fd)
-    finally:
-        os.close(folder_fd)
+    with _Folder(os.path.dirname(path), trusted=trusted) as folder_fd:
+        return os.open(os.path.basename(path), flags | _BESIDE, mode, dir_fd=folder_fd)
 
 
 def remove(path: str) -> None:
@@ -93,12 +104,8 @@ def remove(path: str) -> None:
 
     :raises OSError: if that is not possible, or if there is none.
     """
-    folder, name = os.path.split(path)
-    folder_fd = open_folder(folder)
-    try:
-        os.unlink(name, dir_fd=folder_fd)
-    finally:
-        os.close(folder_fd)
+    with _Folder(os.path.dirname(path)) as folder_fd:
+        os.unlink(os.path.basename(path), dir_fd=folder_fd)
 
 
 def create(path: str, mode: int, content: bytes) -> None:
@@ -110,24 +117,12 @@ def create(path: str, mode: int, content: bytes) -> None:
     :raises OSError: if it can't be written.
     """
     folder, name = os.path.split(path)
-    folder_fd = open_folder(folder)
-    try:
-        if not _create_without_name(folder_fd, name, mode, content):
-            temporary = _write_new(folder_fd, _temporary_name(), mode, content)
-            try:
-                os.link(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
-            except OSError as error:
-                # Without hard links, others may see it empty for a moment.
-                if error.errno in _NO_LINKS_ERRORS:
-                    _write_new(folder_fd, name, mode, content)
-                elif error.errno != errno.EEXIST:
-                    raise
-            finally:
-                os.unlink(temporary, dir_fd=folder_fd)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(folder_fd)
+    with _Folder(folder) as folder_fd:
+        try:
+            if not _create_without_name(folder_fd, name, mode, content):
+                _create_with_links(folder_fd, name, mode, content)
+        except FileExistsError:
+            pass
 
 
 def replace(path: str, mode: int, content: bytes) -> None:
@@ -139,12 +134,13 @@ def replace(path: str, mode: int, content: bytes) -> None:
     :raises OSError: if it can't be written.
     """
     folder, name = os.path.split(path)
-    folder_fd = open_folder(folder)
-    try:
+    with _Folder(folder) as folder_fd:
         temporary = _write_new(folder_fd, _temporary_name(), mode, content)
-        os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    finally:
-        os.close(folder_fd)
+        try:
+            os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=folder_fd)
+            raise
 
 
 def _create_without_name(folder_fd: int, name: str, mode: int, content: bytes) -> bool:
@@ -155,7 +151,7 @@ def _create_without_name(folder_fd: int, name: str, mode: int, content: bytes) -
         return False
     try:
         os.fchmod(fd, mode)
-        os.write(fd, content)
+        _write_whole(fd, content)
         # Python follows the link in /proc only with a src_dir_fd, which an absolute path ignores.
         os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=fd, dst_dir_fd=folder_fd)
     except FileNotFoundError:  # no /proc
@@ -163,6 +159,19 @@ def _create_without_name(folder_fd: int, name: str, mode: int, content: bytes) -
     finally:
         os.close(fd)
     return True
+
+
+def _create_with_links(folder_fd: int, name: str, mode: int, content: bytes) -> None:
+    """Write a file beside, and give it its name then; without hard links, others may see it empty for a moment."""
+    temporary = _write_new(folder_fd, _temporary_name(), mode, content)
+    try:
+        os.link(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS_ERRORS:
+            raise
+        _write_new(folder_fd, name, mode, content)
+    finally:
+        os.unlink(temporary, dir_fd=folder_fd)
 
 
 def _temporary_name() -> str:
@@ -175,13 +184,19 @@ def _write_new(folder_fd: int, name: str, mode: int, content: bytes) -> str:
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BESIDE, mode, dir_fd=folder_fd)
     try:
         os.fchmod(fd, mode)
-        os.write(fd, content)
+        _write_whole(fd, content)
     except BaseException:
         os.unlink(name, dir_fd=folder_fd)
         raise
     finally:
         os.close(fd)
     return name
+
+
+def _write_whole(fd: int, content: bytes) -> None:
+    """Write all of it: on a disk that fills up, one call may write a part and say nothing of the rest."""
+    while content:
+        content = content[os.write(fd, content) :]
 
 
 def create_private(path: str, content: bytes) -> None:

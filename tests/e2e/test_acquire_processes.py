@@ -17,11 +17,10 @@ from pathlib import Path
 
 import pytest
 from support import need
+from support.locks import is_busy, take
 from support.terminal import wait_until
 
-from uv_mutex.errors import TIMED_OUT, MutexError
 from uv_mutex.locking import acquire
-from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
 
@@ -58,10 +57,6 @@ def lock(tmp_path: Path) -> LockFile:
     return LockFile(str(tmp_path))
 
 
-def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
-    return acquire.take(lock, WaitBudget(limit, quiet=True), shared=shared)
-
-
 @contextlib.contextmanager
 def _another(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
@@ -88,25 +83,15 @@ def _filelock_gets_it(lock: LockFile) -> bool:
         return _said(other) == "True"
 
 
-def _busy(lock: LockFile, *, shared: bool = False) -> bool:
-    try:
-        _take(lock, shared=shared, limit=0).release()
-    except MutexError as error:
-        if error.status != TIMED_OUT:
-            raise
-        return True
-    return False
-
-
 def test_filelock_contends(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     assert not _filelock_gets_it(lock)
     held.release()
     assert _filelock_gets_it(lock)
 
 
 def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
-    _take(lock).release()
+    take(lock).release()
     with _another(_FILELOCK, lock.path) as other:
         assert _said(other) == "True"
         budget = WaitBudget(None, quiet=True)
@@ -118,16 +103,16 @@ def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
 def test_a_dead_holder_blocks_nobody(lock: LockFile) -> None:
     with _another(_TAKE, lock.path, lock.above) as other:
         assert (_said(other), _said(other).split()[0]) == ("begun", "taken")
-        assert _busy(lock)
+        assert is_busy(lock)
         other.kill()
         other.wait()
-        assert not _busy(lock)
+        assert not is_busy(lock)
 
 
 @pytest.mark.parametrize("deleted", [".uv-mutex", ".uv-mutex/lock"])
 def test_whoever_waits_follows_to_the_new_file(lock: LockFile, tmp_path: Path, deleted: str) -> None:
     """`git clean -fdx` while one holds the lock and another waits: the next one makes a new file."""
-    first = _take(lock)
+    first = take(lock)
     with _another(_TAKE, lock.path, str(tmp_path)) as waiter:
         assert _said(waiter) == "begun"
         wait_until(lambda: _blocked_in_flock(waiter.pid))
@@ -162,7 +147,7 @@ def test_a_folder_that_another_host_makes_at_this_moment(
         return real(*words, **options)
 
     monkeypatch.setattr(os, call, sometimes)
-    taken = _take(lock)
+    taken = take(lock)
     assert not _filelock_gets_it(lock)
     taken.release()
     assert lock.recorded_backend() == "flock"
@@ -170,7 +155,7 @@ def test_a_folder_that_another_host_makes_at_this_moment(
 
 
 def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     code = f"import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])\n{_TAKE}"
     with _another(code.replace("None", "0.1"), lock.path, lock.above) as other:
         assert other.wait(5) == 1

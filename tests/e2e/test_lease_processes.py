@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -17,17 +18,16 @@ from support import need
 from support.herd import Outcome, explain, failures, herd
 from support.index import LocalIndex
 from support.journal import Journal
+from support.locks import is_busy, take
 from support.project import Project, run
 from support.shim import install_shim
 from support.terminal import wait_until
 from support.uvs import uv
 from support.wheels import make_wheel
 
-from uv_mutex.errors import TIMED_OUT, MutexError
-from uv_mutex.locking import acquire, lease
-from uv_mutex.locking.flock import HeldLock
+from uv_mutex.errors import MutexError
+from uv_mutex.locking import lease
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -86,18 +86,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lease, name, value)
 
 
-def _take(lock: LockFile, limit: float = 60) -> HeldLock:
-    return acquire.take(lock, WaitBudget(limit, quiet=True, backend="lease"))
-
-
-def _busy(lock: LockFile) -> bool:
-    try:
-        _take(lock, limit=0).release()
-    except MutexError as error:
-        if error.status != TIMED_OUT:
-            raise
-        return True
-    return False
+_take = functools.partial(take, limit=60, backend="lease")
+_is_busy = functools.partial(is_busy, backend="lease")
 
 
 @contextlib.contextmanager
@@ -134,10 +124,10 @@ def test_a_killed_owner_that_can_be_seen_keeps_nobody_waiting(lock: LockFile) ->
     with _another(_HOLD, lock.above) as other:
         assert other.stdout
         assert other.stdout.readline() == "taken\n"
-        assert _busy(lock)
+        assert _is_busy(lock)
         other.kill()
         other.wait()
-        assert not _busy(lock)
+        assert not _is_busy(lock)
 
 
 @pytest.mark.usefixtures("short")
@@ -153,7 +143,7 @@ def test_an_owner_in_another_container(lock: LockFile) -> None:
             _take(lock, limit=5)  # longer than the lease
         other.kill()
         other.wait()
-        assert _busy(lock), "nobody here can see that it is dead"
+        assert _is_busy(lock), "nobody here can see that it is dead"
         began = time.monotonic()
         _take(lock).release()
         assert 2.5 < time.monotonic() - began < 20
@@ -187,7 +177,7 @@ def test_a_host_that_is_frozen_and_wakes_up(lock: LockFile, tmp_path: Path, froz
         assert written.read_text() == last, "the child still writes"
         assert held.lost() is None
         held.release()
-        assert not _busy(lock)
+        assert not _is_busy(lock)
 
 
 # --- real uv

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from support import need
+from support.locks import is_busy, take
 
 from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
 from uv_mutex.locking import acquire, wait
-from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.owner import LockOwner, read_owner
 from uv_mutex.locking.wait import WaitBudget
@@ -31,23 +31,9 @@ def lock(tmp_path: Path) -> LockFile:
     return LockFile(str(tmp_path))
 
 
-def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
-    return acquire.take(lock, WaitBudget(limit, quiet=True), shared=shared)
-
-
-def _busy(lock: LockFile, *, shared: bool = False) -> bool:
-    try:
-        _take(lock, shared=shared, limit=0).release()
-    except MutexError as error:
-        if error.status != TIMED_OUT:
-            raise
-        return True
-    return False
-
-
 def test_take_makes_a_folder_that_git_ignores(lock: LockFile, tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
-    _take(lock).release()
+    take(lock).release()
     folder = tmp_path / ".uv-mutex"
     assert "*" in (folder / ".gitignore").read_text().splitlines()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o775
@@ -56,27 +42,27 @@ def test_take_makes_a_folder_that_git_ignores(lock: LockFile, tmp_path: Path) ->
 
 
 def test_release_leaves_the_file(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     inode = os.stat(lock.path).st_ino
     held.release()
     assert os.stat(lock.path).st_ino == inode
-    assert not _busy(lock)
+    assert not is_busy(lock)
 
 
 @pytest.mark.parametrize(("first", "second", "together"), [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True)])
 def test_only_shared_goes_with_shared(lock: LockFile, first: int, second: int, together: bool) -> None:
-    held = _take(lock, shared=bool(first))
-    assert _busy(lock, shared=bool(second)) != together
+    held = take(lock, shared=bool(first))
+    assert is_busy(lock, shared=bool(second)) != together
     held.release()
-    assert not _busy(lock, shared=bool(second))
+    assert not is_busy(lock, shared=bool(second))
 
 
 def test_gives_up_in_time_and_names_the_holder(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     held.record("uv sync")
     began = time.monotonic()
     with pytest.raises(MutexError) as caught:
-        _take(lock, limit=0.3)
+        take(lock, limit=0.3)
     assert caught.value.status == TIMED_OUT
     assert 0.3 <= time.monotonic() - began < 20
     who = f"uv sync (pid {os.getpid()} on {os.uname().nodename}, 0 s)"
@@ -85,19 +71,19 @@ def test_gives_up_in_time_and_names_the_holder(lock: LockFile) -> None:
     assert remedy == "try again later, or allow more time"
     held.release()
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
-    assert not _busy(lock)
+    assert not is_busy(lock)
 
 
 @pytest.mark.slow
 def test_no_budget_at_all_never_ends_otherwise(lock: LockFile) -> None:
     """The alarm is due before the wait has begun, and must not go off outside it."""
-    held = _take(lock)
-    assert all(_busy(lock) for _ in range(200))
+    held = take(lock)
+    assert all(is_busy(lock) for _ in range(200))
     held.release()
 
 
 def test_wait_budget_is_for_all_locks_together(lock: LockFile, tmp_path: Path) -> None:
-    held = _take(lock)
+    held = take(lock)
     budget = WaitBudget(0.4, quiet=True)
     budget.waited = 0.3
     began = time.monotonic()
@@ -110,7 +96,7 @@ def test_wait_budget_is_for_all_locks_together(lock: LockFile, tmp_path: Path) -
 
 
 def test_record_says_who_holds_it_until_release(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     assert read_owner(lock.path) is None
     held.record("uv sync")
     holder = read_owner(lock.path)
@@ -123,9 +109,9 @@ def test_record_says_who_holds_it_until_release(lock: LockFile) -> None:
 
 
 def test_record_of_a_dead_holder_is_written_over(lock: LockFile) -> None:
-    _take(lock).release()
+    take(lock).release()
     Path(lock.path).write_bytes(LockOwner(1, "elsewhere", 1.5, "uv sync " + "x" * 500).encode())
-    held = _take(lock)
+    held = take(lock)
     held.record("uv add")
     assert Path(lock.path).read_text().count("\n") == 1
     holder = read_owner(lock.path)
@@ -135,7 +121,7 @@ def test_record_of_a_dead_holder_is_written_over(lock: LockFile) -> None:
 
 
 def test_shared_records_nothing(lock: LockFile) -> None:
-    held = _take(lock, shared=True)
+    held = take(lock, shared=True)
     held.record("uv sync")
     assert not Path(lock.path).read_bytes()
     held.release()
@@ -176,15 +162,15 @@ def test_holder_on_another_host_is_timed_by_our_own_clock(tmp_path: Path) -> Non
 
 
 def test_release_of_unfinished_work_keeps_the_time_of_the_first_owner_that_died(lock: LockFile) -> None:
-    _take(lock).release()
+    take(lock).release()
     Path(lock.path).write_bytes(LockOwner(1, "elsewhere", 1.5, "uv sync").encode())
     os.utime(lock.path, (1000, 1000))
     for _ in range(2):
-        held = _take(lock)
+        held = take(lock)
         held.record("uv add")
         assert held.previous_owner_began == 1000
         held.release(unfinished=True)
-    held = _take(lock)
+    held = take(lock)
     held.record("uv add")
     held.previous_owner_began = None  # what it left is undone
     held.release(unfinished=True)
@@ -209,18 +195,18 @@ def test_a_file_that_may_only_be_read_is_enough() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         lock = LockFile(str(folder))
-        _take(lock).release()
+        take(lock).release()
         assert stat.S_IMODE(os.stat(lock.path).st_mode) == 0o644
         os.seteuid(65534)
         try:
-            held = _take(lock)
+            held = take(lock)
             held.record("uv sync")
         finally:
             os.seteuid(0)
         assert not Path(lock.path).read_bytes()
-        assert _busy(lock)
+        assert is_busy(lock)
         held.release()
-        assert not _busy(lock)
+        assert not is_busy(lock)
 
 
 @pytest.mark.parametrize("kind", ["folder", "symlink", "fifo", "file above"])
@@ -237,7 +223,7 @@ def test_what_cannot_be_locked(lock: LockFile, tmp_path: Path, kind: str) -> Non
     elif kind == "fifo":
         os.mkfifo(path)
     with pytest.raises(MutexError, match=r"cannot \w+ .*/\.uv-mutex/lock: .*UV_MUTEX=off") as caught:
-        _take(lock)
+        take(lock)
     assert caught.value.status == FAILED
     assert str(caught.value).endswith("or set UV_MUTEX=off to run uv unlocked")
     assert "\n" not in str(caught.value)
@@ -245,7 +231,7 @@ def test_what_cannot_be_locked(lock: LockFile, tmp_path: Path, kind: str) -> Non
 
 
 def test_lost_when_the_file_server_dropped_it(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = _take(lock)
+    held = take(lock)
 
     def flock(*_words: int) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
@@ -257,7 +243,7 @@ def test_lost_when_the_file_server_dropped_it(lock: LockFile, monkeypatch: pytes
 
 
 def test_lost_when_another_took_it_over(lock: LockFile) -> None:
-    held = _take(lock)
+    held = take(lock)
     held.record("uv sync")
     assert held.lost() is None
     Path(lock.path).write_bytes(LockOwner(1, "node-3", 5.0, "uv add").encode())
@@ -299,7 +285,7 @@ class _AlarmWhileRestoring:
 
 
 def test_an_alarm_after_the_wait_does_no_harm(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = _take(lock)
+    held = take(lock)
     monkeypatch.setattr(wait, "signal", _AlarmWhileRestoring())
-    assert _busy(lock)
+    assert is_busy(lock)
     held.release()

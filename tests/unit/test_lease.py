@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 import threading
@@ -14,14 +15,17 @@ from typing import Any
 import filelock
 import pytest
 from filelock import SoftFileLease
+from support.locks import is_busy, take
 from support.terminal import wait_until
 
-from uv_mutex.errors import TIMED_OUT, MutexError
+from uv_mutex.errors import MutexError
 from uv_mutex.locking import acquire, lease, lease_marker, process
-from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.process import Process
 from uv_mutex.locking.wait import WaitBudget
+
+_take = functools.partial(take, backend="lease")
+_is_busy = functools.partial(is_busy, backend="lease")
 
 
 @pytest.fixture
@@ -36,20 +40,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
-
-
-def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
-    return acquire.take(lock, WaitBudget(limit, quiet=True, backend="lease"), shared=shared)
-
-
-def _busy(lock: LockFile, *, shared: bool = False) -> bool:
-    try:
-        _take(lock, shared=shared, limit=0).release()
-    except MutexError as error:
-        if error.status != TIMED_OUT:
-            raise
-        return True
-    return False
 
 
 def _leave_marker(lock: LockFile, owner: Process, *, host: str = "node-3") -> Path:
@@ -71,11 +61,11 @@ def _dead() -> Process:
 def test_excludes_until_release(lock: LockFile) -> None:
     held = _take(lock)
     assert (held.backend, held.shared) == ("lease", False)
-    assert _busy(lock)
-    assert _busy(lock, shared=True)
+    assert _is_busy(lock)
+    assert _is_busy(lock, shared=True)
     held.release()
     assert not os.path.exists(lease.marker(lock))
-    assert not _busy(lock)
+    assert not _is_busy(lock)
     assert sorted(os.listdir(lock.folder)) == [".gitignore", "backend", "lock"]
 
 
@@ -148,10 +138,10 @@ class TestDeadOwner:
 
     def test_one_that_can_be_seen(self, lock: LockFile) -> None:
         marker = _leave_marker(lock, _dead())
-        assert not _busy(lock)
+        assert not _is_busy(lock)
         assert not marker.exists()
         _leave_marker(lock, _dead())
-        assert not _busy(lock, shared=True)
+        assert not _is_busy(lock, shared=True)
         assert sorted(os.listdir(lock.folder)) == [".gitignore", "backend", "lock"]
 
     @pytest.mark.parametrize("other", ["boot", "namespace"])
@@ -160,15 +150,15 @@ class TestDeadOwner:
         owner = _dead()
         setattr(owner, other, "elsewhere")
         marker = _leave_marker(lock, owner, host=filelock._identity.host_name())
-        assert _busy(lock)
-        assert _busy(lock, shared=True)
+        assert _is_busy(lock)
+        assert _is_busy(lock, shared=True)
         control = SoftFileLease(marker, lease_duration=30.0, heartbeat_interval=5.0)
         control.acquire(blocking=False)
         control.release()
 
     def test_one_that_lives(self, lock: LockFile) -> None:
         _leave_marker(lock, process.this_process())
-        assert _busy(lock)
+        assert _is_busy(lock)
 
     @pytest.mark.usefixtures("short")
     @pytest.mark.parametrize("shared", [False, True])
@@ -201,7 +191,7 @@ class TestDeadOwner:
     def test_one_that_was_killed_before_it_wrote(self, lock: LockFile) -> None:
         _take(lock).release()
         Path(lease.marker(lock)).touch()
-        assert _busy(lock)
+        assert _is_busy(lock)
         _take(lock).release()
 
     @pytest.mark.usefixtures("short")
@@ -310,7 +300,7 @@ class TestLost:
         wait_until(lambda: held.lost() is not None)
         assert held.lost() == "another call took it over"
         held.release()
-        assert _busy(lock), "the marker of the other is left alone"
+        assert _is_busy(lock), "the marker of the other is left alone"
         assert other.lost() is None
         other.release()
 
@@ -357,7 +347,7 @@ def test_a_file_server_that_lost_sight_of_it_is_asked_again(
 
     _once(monkeypatch, name, fail)
     held = _take(lock, shared=shared)
-    assert shared or _busy(lock)
+    assert shared or _is_busy(lock)
     held.release()
 
 
@@ -372,7 +362,7 @@ def test_a_folder_that_is_removed(lock: LockFile, monkeypatch: pytest.MonkeyPatc
 
     _once(monkeypatch, "create", remove)
     held = _take(lock)
-    assert _busy(lock)
+    assert _is_busy(lock)
     held.release()
     assert sorted(os.listdir(lock.folder)) == [".gitignore", "backend", "lock"]
 
@@ -394,7 +384,7 @@ def test_full_disk_leaves_no_marker(lock: LockFile, monkeypatch: pytest.MonkeyPa
         patched.setattr(os, "write", full)
         with pytest.raises(MutexError, match="No space left on device; free some space"):
             _take(lock)
-    assert not _busy(lock)
+    assert not _is_busy(lock)
 
 
 def test_filelock_takes_part(lock: LockFile) -> None:
@@ -406,10 +396,10 @@ def test_filelock_takes_part(lock: LockFile) -> None:
         theirs.acquire(blocking=False)
     held.release()
     theirs.acquire(blocking=False)
-    assert _busy(lock)
-    assert _busy(lock, shared=True)
+    assert _is_busy(lock)
+    assert _is_busy(lock, shared=True)
     theirs.release()
-    assert not _busy(lock)
+    assert not _is_busy(lock)
 
 
 def test_the_thread_takes_no_signals(lock: LockFile) -> None:

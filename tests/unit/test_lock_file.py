@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from support import need
+from support.locks import is_busy, take
 
 from uv_mutex import files
-from uv_mutex.errors import TIMED_OUT, MutexError, NoLockError
+from uv_mutex.errors import MutexError, NoLockError
 from uv_mutex.locking import acquire, network_cache, process, waiters
-from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import FLOCK, LockFile
 from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.records import history
@@ -48,50 +48,36 @@ def _lock(folder: Path) -> LockFile:
     return LockFile(str(folder), instead=str(folder))
 
 
-def _take(lock: LockFile, *, shared: bool = False, limit: float | None = 20) -> HeldLock:
-    return acquire.take(lock, WaitBudget(limit, quiet=True), shared=shared)
-
-
-def _busy(lock: LockFile, *, shared: bool = False) -> bool:
-    try:
-        _take(lock, shared=shared, limit=0).release()
-    except MutexError as error:
-        if error.status != TIMED_OUT:
-            raise
-        return True
-    return False
-
-
 class TestAgreement:
     """Alice may not write the folder, root may."""
 
     def test_who_cannot_create_a_file_locks_the_folder(self, shared: Path) -> None:
         lock = _lock(shared)
         with user(ALICE):
-            held = _take(lock)
+            held = take(lock)
         assert (lock.path, lock.folder) == (str(shared), None)
         assert (lock.recorded_backend(), lock.record_backend(FLOCK)) == (FLOCK, FLOCK)
         with user(BOB):
-            assert _busy(_lock(shared))
-            assert _busy(_lock(shared), shared=True)
+            assert is_busy(_lock(shared))
+            assert is_busy(_lock(shared), shared=True)
         held.release()
         with user(BOB):
-            assert not _busy(_lock(shared))
+            assert not is_busy(_lock(shared))
         assert os.listdir(shared) == []
 
     def test_who_can_create_it_waits_for_the_folder(self, shared: Path) -> None:
         with user(ALICE):
-            held = _take(_lock(shared))
-        assert _busy(_lock(shared))
+            held = take(_lock(shared))
+        assert is_busy(_lock(shared))
         held.release()
-        assert not _busy(_lock(shared))
+        assert not is_busy(_lock(shared))
         assert {".gitignore", "backend", "lock"} <= set(os.listdir(shared / ".uv-mutex"))
 
     def test_control_without_the_lock_of_the_folder(self, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(LockFile, "_lock_stand_ins", lambda _lock: [])
         with user(ALICE):
-            held = _take(_lock(shared))
-        assert not _busy(_lock(shared)), "two calls had the lock at once"
+            held = take(_lock(shared))
+        assert not is_busy(_lock(shared)), "two calls had the lock at once"
         held.release()
 
     def test_who_waited_for_the_folder_takes_the_file(self, shared: Path) -> None:
@@ -101,24 +87,24 @@ class TestAgreement:
             fd = lock.open()
             assert lock.is_current(fd)
         os.close(fd)
-        _take(_lock(shared)).release()
+        take(_lock(shared)).release()
         with user(ALICE):
             fd = os.open(shared, os.O_RDONLY)
             assert not lock.is_current(fd)
             os.close(fd)
-            held = _take(lock)
+            held = take(lock)
         assert lock.path == f"{shared}/.uv-mutex/lock"
-        assert _busy(_lock(shared))
+        assert is_busy(_lock(shared))
         held.release()
 
     def test_a_file_that_exists_is_locked_by_both(self, shared: Path) -> None:
-        held = _take(_lock(shared))
+        held = take(_lock(shared))
         with user(ALICE):
-            assert _busy(_lock(shared))
+            assert is_busy(_lock(shared))
         held.release()
         with user(ALICE):
-            held = _take(_lock(shared))
-        assert _busy(_lock(shared))
+            held = take(_lock(shared))
+        assert is_busy(_lock(shared))
         held.release()
 
     def test_without_a_folder_instead_it_is_an_error(self, shared: Path) -> None:
@@ -132,11 +118,11 @@ class TestAgreement:
         with monkeypatch.context() as patched:
             patched.setattr(files, "create", full)
             lock = _lock(tmp_path)
-            held = _take(lock)
+            held = take(lock)
             assert lock.folder is None
-        assert _busy(_lock(tmp_path)), "there is room again, but the folder is still locked"
+        assert is_busy(_lock(tmp_path)), "there is room again, but the folder is still locked"
         held.release()
-        assert not _busy(_lock(tmp_path))
+        assert not is_busy(_lock(tmp_path))
         assert (tmp_path / ".uv-mutex/lock").exists()
 
     def test_an_input_output_error_is_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +131,7 @@ class TestAgreement:
 
         monkeypatch.setattr(files, "create", broken)
         with pytest.raises(MutexError, match=r"cannot create .*/lock: Input/output error; mend that") as caught:
-            _take(_lock(tmp_path))
+            take(_lock(tmp_path))
         assert not isinstance(caught.value, NoLockError)
 
     def test_a_lease_cannot_be_had_of_a_folder(self, shared: Path) -> None:
@@ -159,20 +145,20 @@ def test_no_flock_of_a_folder_and_nothing_else(shared: Path, monkeypatch: pytest
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with user(ALICE), pytest.raises(NoLockError, match=f"cannot lock {shared}: No locks available; mend that"):
-        _take(_lock(shared))
+        take(_lock(shared))
 
 
 def test_no_descriptor_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folder would be another lock than the others take."""
     lock = _lock(tmp_path)
-    _take(lock).release()
+    take(lock).release()
 
     def open_file(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(files, "open_file", open_file)
     with pytest.raises(NoLockError, match=r"Too many open files; allow more open files \(ulimit -n\)"):
-        _take(lock)
+        take(lock)
 
 
 class TestStrangers:
@@ -183,7 +169,7 @@ class TestStrangers:
         (shared / ".uv-mutex").symlink_to("private")
         lock = _lock(shared)
         with pytest.raises(MutexError, match=r"Not a directory; its folder is a file or a symlink; remove that"):
-            _take(lock)
+            take(lock)
         self._write_all(lock)
         assert os.listdir(shared / "private") == []
 
@@ -194,22 +180,22 @@ class TestStrangers:
             (shared / ".uv-mutex").mkdir(mode=0o777)
         lock = _lock(shared)
         with user(BOB):
-            held = _take(lock)
+            held = take(lock)
             assert lock.path == str(shared)
             self._write_all(LockFile(str(shared)))
         assert os.listdir(shared / ".uv-mutex") == []
         held.release()
         with user(ALICE):
-            _take(_lock(shared)).release()
+            take(_lock(shared)).release()
         with user(BOB):
-            held = _take(lock)
+            held = take(lock)
         assert lock.path == f"{shared}/.uv-mutex/lock", "what is there can be agreed on"
         assert fcntl.fcntl(held._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
         held.release()
         with user(ALICE):
             os.chmod(f"{shared}/.uv-mutex/lock", 0o600)
         with user(BOB):
-            _take(lock).release()
+            take(lock).release()
             assert lock.path == str(shared)
 
     def test_a_symlink_of_a_stranger_stops_nobody(self, shared: Path) -> None:
@@ -219,7 +205,7 @@ class TestStrangers:
             (shared / ".uv-mutex").symlink_to("private")
         lock = _lock(shared)
         with user(BOB):
-            _take(lock).release()
+            take(lock).release()
         assert lock.path == str(shared)
         assert os.listdir(shared / "private") == []
 
@@ -250,17 +236,17 @@ def test_the_sticky_bit_keeps_a_held_lock_in_its_place(shared: Path, sticky: boo
     """Without it (the control) another user moves the lock away, and the next call takes a new one."""
     shared.chmod(0o1777 if sticky else 0o777)
     with user(ALICE):
-        held = _take(_lock(shared))
+        held = take(_lock(shared))
     assert stat.S_IMODE((shared / ".uv-mutex").stat().st_mode) == stat.S_IMODE(shared.stat().st_mode)
     lock = shared / ".uv-mutex/lock"
     with user(BOB):
         if sticky:
             with pytest.raises(PermissionError):
                 lock.rename(lock.with_name("old"))
-            assert _busy(_lock(shared))
+            assert is_busy(_lock(shared))
         else:
             lock.rename(lock.with_name("old"))
-            assert not _busy(_lock(shared))
+            assert not is_busy(_lock(shared))
     held.release()
 
 
@@ -270,7 +256,7 @@ def test_nothing_is_wider_than_the_folder_above(tmp_path: Path, mode: int) -> No
     umask = os.umask(0)
     try:
         lock = _lock(tmp_path)
-        held = _take(lock)
+        held = take(lock)
         history.append(lock, "uv sync", 5.0, waited=1, held=1, prepared=True, status=0)
         network_cache._be_last(lock)
         held.release()
@@ -303,14 +289,26 @@ def test_a_file_that_cannot_be_written_without_a_name(
 
 
 def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    real_write, room = os.write, [3]
+
+    def full(fd: int, content: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(fd, content[: room.pop()])
 
     monkeypatch.setattr(os, "write", full)
     for write in (files.create, files.replace):
+        room[:] = [3]
         with pytest.raises(OSError, match="No space left"):
             write(str(tmp_path / "file"), 0o600, b"content")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.replace(str(tmp_path / "file"), 0o600, b"content")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_who_may_hold_a_flock(tmp_path: Path) -> None:
