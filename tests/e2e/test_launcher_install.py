@@ -123,6 +123,15 @@ def test_a_clone_compiles_it(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_clone_compiles_it_with_the_c_library_that_starts_faster(tmp_path: Path) -> None:
+    need.executable("musl-gcc")
+    sizes = {}
+    for compiler in ("", "cc"):
+        assert install(tmp_path / "prefix", CC=compiler, UV_MUTEX_LAUNCHER="native").returncode == 0
+        sizes[compiler] = (tmp_path / "prefix/bin/uv").stat().st_size
+    assert sizes[""] < 100_000 < sizes["cc"]
+
+
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "/bin/false"])
 def test_a_clone_without_a_compiler(compiler: str, tmp_path: Path) -> None:
     assert install(tmp_path / "prefix", CC=compiler, UV_MUTEX_LAUNCHER="").returncode == 0
