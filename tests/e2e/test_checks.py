@@ -58,11 +58,11 @@ def test_many_checks_prepare_once(project: Project, index: LocalIndex, tmp_path:
 
 @pytest.mark.serial
 def test_control_many_checks(project: Project) -> None:
-    failed = 0
     for _ in range(3):
-        failed += len(failures(_at_once(project, shimmed=False)))
+        if failures(_at_once(project, shimmed=False)):
+            return
         shutil.rmtree(project.venv)
-    assert failed
+    pytest.fail("no call failed")
 
 
 @pytest.mark.parametrize("words", [[], ["--package", "demo", "--fix"], ["--no-install-project"], ["--sorcery"]])

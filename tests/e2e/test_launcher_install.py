@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from support import need, release
 from support.native import compile_launcher
 from support.project import Project, run
 from support.shim import LAUNCHERS, Shim
-from support.uvs import cache
 
 from uv_mutex.errors import MutexError
 from uv_mutex.setup import install as installing
@@ -27,8 +22,6 @@ from uv_mutex.setup import launcher
 
 _ROOT = Path(__file__).parents[2]
 _MACHINE = os.uname().machine
-#: What ELF calls a machine.
-_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
 def is_native(path: Path) -> bool:
@@ -188,17 +181,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return release.copy_sources(tmp_path_factory.mktemp("sources") / "clone")
 
 
-def _launchers(wheel: Path) -> dict[str, bytes]:
-    assert wheel.name.endswith("-py3-none-any.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.startswith("uv_mutex/launchers/")]
-        return {name.rpartition("/")[2]: archive.read(name) for name in names}
-
-
 def test_a_wheel_has_the_launcher_of_this_machine(sources: Path, tmp_path: Path) -> None:
     need.executable("cc")
     wheel, said = release.build(sources, tmp_path / "wheel")
-    (name,) = _launchers(wheel)
+    (name,) = release.launchers(wheel)
     assert name == f"uv-{_MACHINE}"
     assert f"uv-mutex: compiled the native launcher for {_MACHINE}" in said
     assert release.build(sources, tmp_path / "again")[0].read_bytes() == wheel.read_bytes()
@@ -207,7 +193,7 @@ def test_a_wheel_has_the_launcher_of_this_machine(sources: Path, tmp_path: Path)
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "/bin/false"])
 def test_a_wheel_without_a_compiler(compiler: str, sources: Path, tmp_path: Path) -> None:
     wheel, said = release.build(sources, tmp_path, CC=compiler)
-    assert _launchers(wheel) == {}
+    assert release.launchers(wheel) == {}
     assert "uv-mutex: without a native launcher, since " in said
 
 
@@ -219,63 +205,4 @@ def test_an_sdist_has_the_sources(sources: Path, tmp_path: Path) -> None:
     found = {path.name for path in (unpacked / "src/launcher").iterdir()}
     assert {path.name for path in (_ROOT / "src/launcher").iterdir() if path.is_file()} <= found
     need.executable("cc")
-    assert _launchers(release.build(unpacked, tmp_path / "wheel")[0])
-
-
-@pytest.fixture(scope="module")
-def tools() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A Python that has what a release needs, and variables that let zig keep the C library that it compiles."""
-    folder = cache() / "release"
-    wanted = _wanted()
-    with FileLock(f"{folder}.lock"):
-        python = folder / "bin/python"
-        if not (folder / wanted.replace(" ", "-")).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            subprocess.run([*pip, *wanted.split()], check=True)
-            (folder / wanted.replace(" ", "-")).touch()
-        yield python, {f"ZIG_{kind}_CACHE_DIR": f"{folder}/zig" for kind in ("GLOBAL", "LOCAL")}
-
-
-def _wanted() -> str:
-    """The tools, as the script names them."""
-    text = (_ROOT / "src/launcher/release").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("_TOOLS = "))
-    return " ".join(f"{name}=={version}" for name, version in ast.literal_eval(line.partition(" = ")[2]).items())
-
-
-@pytest.mark.network
-@pytest.mark.timeout(900)
-def test_a_release(
-    tools: tuple[Path, dict[str, str]], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has small static launchers for both machines, and two builds of it, in different folders, are the same."""
-    python, environ = tools
-    wheels: list[Path] = []
-    for name in ("one", "two"):
-        clone, output = tmp_path / f"clone-{name}", tmp_path / name
-        shutil.copytree(sources, clone)
-        command = [python, clone / "src/launcher/release", output]
-        done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        wheels += output.iterdir()
-    assert wheels[0].read_bytes() == wheels[1].read_bytes()
-    found = _launchers(wheels[0])
-    assert set(found) == {f"uv-{machine}" for machine in _ELF_MACHINES}
-    for machine, number in _ELF_MACHINES.items():
-        program = found[f"uv-{machine}"]
-        assert len(program) < 100_000
-        assert b"uv-mutex launcher" in program[:2048]
-        assert struct.unpack_from("<H", program, 18) == (number,)
-        assert b"/ld-" not in program
-    # The image's way, where there is no C compiler.
-    command = [python, sources / "src/launcher/compiler.py", tmp_path / "alone"]
-    subprocess.run(command, env={**os.environ, **environ, "CC": "no-such-compiler"}, check=True)
-    assert (tmp_path / "alone").read_bytes() == found[f"uv-{_MACHINE}"]
-    with zipfile.ZipFile(wheels[0]) as archive:
-        archive.extractall(tmp_path / "unpacked")
-    monkeypatch.setattr(installing, "_package", lambda: tmp_path / "unpacked/uv_mutex")
-    monkeypatch.setenv("UV_MUTEX_LAUNCHER", "native")
-    shim = Shim(installing.install(tmp_path / "prefix").parent)
-    assert shim.uv.read_bytes() == found[f"uv-{_MACHINE}"]
+    assert release.launchers(release.build(unpacked, tmp_path / "wheel")[0])

@@ -95,3 +95,11 @@ def set_version(sources: Path, version: str) -> None:
         content, count = re.subn(pattern, text, (sources / name).read_text(), flags=re.MULTILINE)
         assert count, f"{name} has no {pattern}"
         (sources / name).write_text(content)
+
+
+def launchers(wheel: Path) -> dict[str, bytes]:
+    """The native launchers in a wheel, by their names."""
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith("uv_mutex/launchers/")]
+        return {name.rpartition("/")[2]: archive.read(name) for name in names}
