@@ -6,16 +6,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.container import Container
 from support.gluster import Volume
 from support.host import Host
+from support.index import LocalIndex
 from support.nfs import NfsCluster
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 #: By what the hosts share a folder: GlusterFS with the file system's own lock or, on clients that have none, with a
-#: lease; and NFS, by its options.
+#: lease; NFS, by its options; and containers on one machine, which share it by bind mounts.
 GLUSTERFS, LEASE = "glusterfs", "glusterfs without flock"
+CONTAINERS = "containers"
 NFS_4, NFS_3, NFS_3_NOLOCK = "vers=4.2", "vers=3", "vers=3,nolock"
 
 
@@ -24,7 +28,7 @@ def over(*file_systems: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("file_system", file_systems, indirect=True)
 
 
-over_all = over(GLUSTERFS, NFS_4, NFS_3, LEASE)
+over_all = over(GLUSTERFS, NFS_4, NFS_3, LEASE, CONTAINERS)
 over_nfs = over(NFS_4, NFS_3)
 
 
@@ -67,7 +71,30 @@ def nfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NfsCluster
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=[GLUSTERFS, NFS_4, LEASE])
+@pytest.fixture
+def contain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Container]]:
+    """Starts containers (see Container) that share a folder; they end with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="containers-"))  # not below pytest's own, which root alone may enter
+    folder.chmod(0o755)
+    started: list[Container] = []
+    index: LocalIndex | None = request.getfixturevalue("index") if "index" in request.fixturenames else None
+
+    def contain(name: str, **options: Any) -> Container:
+        seen = [tmp_path_factory.getbasetemp()]
+        started.append(Container(name, folder, **{"index": index, "seen": seen, **options}))
+        return started[-1]
+
+    try:
+        yield contain
+    finally:
+        for container in started:
+            container.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=[GLUSTERFS, NFS_4, LEASE, CONTAINERS])
 def file_system(request: pytest.FixtureRequest) -> str:
     """What the hosts share a folder by."""
     kind: str = request.param
@@ -89,6 +116,11 @@ def own_paths() -> bool:
 @pytest.fixture
 def pair(request: pytest.FixtureRequest, file_system: str, own_paths: bool) -> Iterator[Sequence[Host]]:
     """Two hosts that share a folder."""
+    if file_system == CONTAINERS:
+        contain: Callable[..., Container] = request.getfixturevalue("contain")
+        prefix = request.getfixturevalue("shim").prefix
+        yield [contain(name, own_paths=own_paths, prefix=prefix) for name in ("host-a", "host-b")]
+        return
     if not file_system.startswith("vers="):
         volume: Volume = request.getfixturevalue("serve")()
         flock = file_system != LEASE

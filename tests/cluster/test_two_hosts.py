@@ -1,4 +1,4 @@
-"""Two hosts share a project over GlusterFS or NFS: with the file system's own lock, and, where it has none, a lease."""
+"""Two hosts share a project over GlusterFS or NFS, or two containers: with the file system's own lock, or a lease."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cluster.conftest import GLUSTERFS, LEASE, NFS_3, NFS_3_NOLOCK, NFS_4, over, over_nfs
+from cluster.conftest import CONTAINERS, GLUSTERFS, LEASE, NFS_3, NFS_3_NOLOCK, NFS_4, over, over_nfs
 from support.herd import Outcome, explain, failures, herd
 from support.host import Host, calls, preparations, project_on, remove_tree
 from support.index import LocalIndex
@@ -23,6 +23,7 @@ controls = pytest.mark.parametrize(
     "uv_version", ["0.7.8", PINNED_NEWEST, pytest.param("newest", marks=pytest.mark.newest)]
 )
 over_gluster = over(GLUSTERFS, LEASE)
+over_most = over(GLUSTERFS, LEASE, CONTAINERS)
 RUNS_EACH = 8
 ADDS_EACH, ADDS_EACH_OVER_NFS = 10, 6
 EDITS = 8
@@ -83,7 +84,7 @@ def one_prepares_for_all(pair: Sequence[Host], project: str, uv_version: str, ro
     assert {line["host"] for line in calls(pair)} == {"host-a", "host-b"}
 
 
-@over_gluster
+@over_most
 @two_versions
 def test_run_prepares_once_for_all_hosts(
     pair: Sequence[Host], file_system: str, backend: str, project: str, uv_version: str
@@ -106,7 +107,7 @@ def test_control_flock_that_stays_on_its_host(pair: Sequence[Host], project: str
 
 
 @pytest.mark.parametrize("own_paths", [True])
-@over(GLUSTERFS)
+@over(GLUSTERFS, CONTAINERS)
 def test_hosts_see_the_project_at_two_paths(pair: Sequence[Host], project: str) -> None:
     assert pair[0].mount != pair[1].mount
     outcomes = runs(pair, project, "newest", shimmed=True)
@@ -131,7 +132,7 @@ def all_adds_are_kept(pair: Sequence[Host], index: LocalIndex, uv_version: str, 
     assert len(json.loads(done.stdout)) == len(outcomes), done.stderr.decode()
 
 
-@over_gluster
+@over_most
 @two_versions
 def test_every_add_is_kept(pair: Sequence[Host], backend: str, index: LocalIndex, uv_version: str) -> None:
     all_adds_are_kept(pair, index, uv_version)
@@ -143,7 +144,7 @@ def test_every_add_is_kept_over_nfs(pair: Sequence[Host], index: LocalIndex) -> 
     all_adds_are_kept(pair, index, "newest", ADDS_EACH_OVER_NFS)
 
 
-@over_gluster
+@over_most
 @controls
 def test_adds_are_lost_without_the_shim(pair: Sequence[Host], index: LocalIndex, uv_version: str) -> None:
     kept, outcomes = adds(pair, index, uv_version, shimmed=False)
@@ -157,7 +158,7 @@ def test_adds_are_lost_without_the_shim_over_nfs(pair: Sequence[Host], index: Lo
     assert kept < len(outcomes)
 
 
-@over_gluster
+@over_most
 def test_runs_beside_edits(pair: Sequence[Host], index: LocalIndex) -> None:
     """An edit waits for the other host's uv, which checks once more when `uv run` has given the lock back."""
     project = project_on(pair[0], "edited", index_url=index.url, backend_source=slow_backend(0.05))

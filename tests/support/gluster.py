@@ -6,23 +6,21 @@ the volume at the same path, as on a cluster.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from support import need
-from support.host import Host
-from support.namespaces import Namespaces, NoWire, Wire, kill
-from support.shim import Shim, install_shim
+from support.container import NamespaceHost
+from support.namespaces import Namespaces, NoWire, Wire, bind
+from support.shim import install_shim
 
 _counter = itertools.count()
 
 
-class GlusterHost(Namespaces, Host):
+class GlusterHost(NamespaceHost):
     """A machine of the cluster: a client of the volume, with its own hostname, TMPDIR, uv cache and shim."""
 
     def __init__(
@@ -52,7 +50,7 @@ class GlusterHost(Namespaces, Host):
             name,
             ["glusterfs", "--no-daemon", "-f", str(volfile), "-l", str(self._here / "client.log"), self.mount],
             log=self._here / "init.log",
-            folder=(str(self._here), self.local),
+            setup=bind(self._here, self.local),
             mount=self.mount,
             network=wire,
         )
@@ -60,20 +58,6 @@ class GlusterHost(Namespaces, Host):
     def reach(self, name: str) -> Path:
         """Where something of the volume is for the test process."""
         return self.outside(self.path(name))
-
-    def shims(self) -> list[int]:
-        """Every shim and every `uv-mutex exec` that runs here, by its process id outside."""
-        shim = Shim(Path(self.prefix))
-        found = []
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                if shim.is_called_by(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")):
-                    found.append(pid)
-        return found
-
-    def send(self, pid: int, number: int) -> None:
-        """Send a signal to a process, by its process id outside."""
-        kill(pid, number)
 
 
 class Volume:

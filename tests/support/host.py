@@ -119,6 +119,10 @@ class Host(abc.ABC):
         assert done.returncode == 0, f"{words} on {self.name}: {done.stderr.decode()}"
         return done.stdout.decode()
 
+    def put(self, source: Path, name: str) -> None:
+        """Copy a folder of this machine into the shared folder."""
+        self.ask("cp", "-r", str(source), self.path(name))
+
     def read(self, name: str) -> str:
         """The text of a file of the shared folder."""
         return self.ask("cat", self.path(name))
@@ -142,7 +146,7 @@ def project_on(host: Host, name: str, **options: Any) -> str:
     """Make a project (see Project.make) in the shared folder; return its name there."""
     with tempfile.TemporaryDirectory() as folder:
         Project.make(Path(folder, name), name=name, **options)
-        host.ask("cp", "-r", f"{folder}/{name}", host.path(name))
+        host.put(Path(folder, name), name)
     return name
 
 

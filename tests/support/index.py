@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,8 +40,8 @@ class LocalIndex:
         self._counting = threading.Lock()
         self._read = lru_cache(maxsize=None)(_read)
         folder.mkdir(parents=True, exist_ok=True)
-        self._server = _Server(self, port)
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._servers = [_Server(self, port)]
+        threading.Thread(target=self._servers[0].serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -50,8 +51,24 @@ class LocalIndex:
     @property
     def port(self) -> int:
         """Where it listens."""
-        port: int = self._server.server_address[1]
+        port: int = self._servers[0].server_address[1]
         return port
+
+    def serve_also(self, enter: Callable[[], object]) -> None:
+        """Serve at the same URL in another network.
+
+        :param enter: lets the thread that calls it enter that network.
+        """
+        ready = threading.Event()
+
+        def serve() -> None:
+            enter()
+            self._servers.append(_Server(self, self.port))
+            ready.set()
+            self._servers[-1].serve_forever(0.05)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert ready.wait(10), "no index there"
 
     def reset(self) -> None:
         """Count from zero again."""
@@ -75,8 +92,9 @@ class LocalIndex:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
 
     def __enter__(self) -> LocalIndex:
         return self

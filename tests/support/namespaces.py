@@ -8,20 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 # Reaps what is orphaned in the namespace, as an init must. Ends when the pipe does that the test process holds.
 _INIT = """\
 import os, signal, socket, subprocess, sys, time
-hostname, folder, seen_at, wanted, *command = sys.argv[1:]
+hostname, setup, wanted, *command = sys.argv[1:]
 socket.sethostname(hostname)
-if folder != seen_at:
-    subprocess.run(["mount", "--bind", folder, seen_at], check=True)
+subprocess.run(["sh", "-ec", setup], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], stderr=subprocess.DEVNULL)
 sys.stdin.readline()
 child = subprocess.Popen(command, stdin=subprocess.DEVNULL) if command else None
@@ -47,23 +47,25 @@ class Namespaces:
         command: Sequence[str],
         *,
         log: Path,
-        folder: tuple[str, str] = ("", ""),
+        setup: str = "",
         mount: str = "",
         network: Wire | None = None,
+        user: Sequence[str] = (),
     ) -> None:
         """
         :param command: what to run there, beside the init.
-        :param folder: a folder of this machine, and where it is seen there.
+        :param setup: a shell script that the init runs first, to mount things.
         :param mount: a path that the command mounts something on.
         :param network: makes a network of its own, whose links this sets up before the command starts.
+        :param user: options of setpriv that make it those of a user, who is root there: "rootless".
         """
         self.name = name
-        self.own_network = network is not None
-        kinds = ["--mount", "--uts", "--ipc", "--pid", *(["--net"] if network else [])]
+        self._own = [*(["--net"] if network else []), *(["--user"] if user else [])]
+        kinds = ["--mount", "--uts", "--ipc", "--pid", *self._own, *(["--map-root-user"] if user else [])]
         self._log = log.open("ab")
-        unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
+        unshare = ["setpriv", *user, "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
         self._unshare = subprocess.Popen(
-            [*unshare, sys.executable, "-ISc", _INIT, name, *folder, mount, *command],
+            [*unshare, sys.executable, "-ISc", _INIT, name, setup, mount, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -97,8 +99,7 @@ class Namespaces:
 
     def enter(self, words: Sequence[str], *, env: Mapping[str, str], cwd: str = "/") -> list[str]:
         """A command line that runs another here, with just this environment block."""
-        network = ["--net"] if self.own_network else []
-        entering = ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--pid", *network]
+        entering = ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--pid", *self._own]
         return [*entering, f"--wdns={cwd}", "env", "-i", *(f"{name}={value}" for name, value in env.items()), *words]
 
     def outside(self, path: str) -> Path:
@@ -184,6 +185,20 @@ class NoWire(Wire):
 
     def connect(self, host: Namespaces) -> None:
         """There is nobody to connect to yet."""
+
+
+def bind(source: str | Path, target: str | Path) -> str:
+    """A line of a shell script that shows a folder at a second path."""
+    return f"mount --rbind {shlex.quote(str(source))} {shlex.quote(str(target))}\n"
+
+
+def own_tmp(kept: Iterable[Path]) -> str:
+    """A shell script that gives a mount namespace its own /tmp, in which some folders are still where they were."""
+    lines = ["mount -t tmpfs -o mode=1777 tmpfs /mnt"]
+    for path in kept:
+        if path.is_relative_to("/tmp"):
+            lines += [f"mkdir -p {shlex.quote(f'/mnt{str(path)[4:]}')}", bind(path, f"/mnt{str(path)[4:]}").rstrip()]
+    return "\n".join([*lines, bind("/mnt", "/tmp")])
 
 
 def _ip(*words: str) -> None:
