@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from cluster.conftest import GLUSTERFS, LEASE, NFS_3, NFS_4, over, over_all, over_nfs
+from cluster.conftest import CONTAINERS, GLUSTERFS, LEASE, NFS_3, NFS_4, over, over_all, over_nfs
+from support.container import Container
 from support.gluster import Volume
 from support.herd import Outcome
 from support.host import Host, project_on
 from support.index import LocalIndex
 from support.journal import Journal
+from support.namespaces import kill
 from support.nfs import LEASE_SECONDS as NFS_SECONDS
 from support.nfs import NfsCluster, NfsHost
 from support.wheels import make_wheel
@@ -103,6 +105,30 @@ def test_holder_is_killed(pair: Sequence[Host], backend: str, tmp_path: Path) ->
     assert scene.goes_on(waiting, since, within=seconds(backend)) < seconds(backend) + SLACK
     assert finish(holding).returncode == -signal.SIGKILL
     scene.journal.wait(lambda entry: entry.what == "orphan" and entry.host == "host-a", timeout=1)
+
+
+@over(CONTAINERS)
+def test_container_is_killed(pair: Sequence[Container], tmp_path: Path) -> None:
+    """SIGKILL for its first process takes all that runs there, at whatever it is."""
+    scene = Scene(pair, tmp_path)
+    holding, waiting = scene.begin()
+    since = time.monotonic()
+    kill(pair[0].pid, signal.SIGKILL)
+    assert scene.goes_on(waiting, since, within=FLOCK_SECONDS) < FLOCK_SECONDS + SLACK
+    assert finish(holding).returncode != 0
+
+
+@over(CONTAINERS)
+def test_container_is_killed_in_the_middle_of_installing(
+    pair: Sequence[Container], index: LocalIndex, tmp_path: Path
+) -> None:
+    scene = Scene(pair, tmp_path)
+    holding = begin_to_install(scene, index, files=1000)
+    kill(pair[0].pid, signal.SIGKILL)
+    finish(holding)
+    done = scene.other.run(["uv", "sync"], scene.other.env("newest"), scene.project)
+    assert done.returncode == 0, done.stderr.decode()
+    assert is_whole(scene)
 
 
 # The kernel of a host whose processes alone are frozen still answers for its flock.

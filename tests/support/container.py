@@ -19,7 +19,7 @@ from support.index import LocalIndex
 from support.namespaces import Namespaces, NoWire, bind, kill, own_tmp
 from support.shim import Shim
 from support.users import GROUP, everybodys_python, install_for_everybody
-from support.uvs import cache
+from support.uvs import cache, uv
 
 _CLONE_NEWNET = 0x40000000
 
@@ -69,7 +69,7 @@ class Container(NamespaceHost):
         :param folder: where its files lie, and in `shared` what it shares with the others.
         :param hostname: by default its name.
         :param own_paths: whether the shared folder is at a path that no other container has.
-        :param prefix: where a shim is installed; by default one is installed, for every user.
+        :param prefix: where a shim is installed; by default one is installed, for every user, as are Python and uv.
         :param index: a package index that it shall reach.
         :param seen: further folders that it sees.
         :param user: start it as this user, who is root there. By default it is root's.
@@ -88,7 +88,8 @@ class Container(NamespaceHost):
         self.mount = str(folder / f"shared-{name}" if own_paths else shared)
         for path in (local, shared, Path(self.mount)):
             path.mkdir(exist_ok=True)
-        self._python = everybodys_python() if user else ""
+        self._folder = folder
+        self._python = "" if prefix else everybodys_python()
         if user:
             for path in (here, *here.iterdir()):
                 os.chown(path, user, GROUP)
@@ -98,12 +99,13 @@ class Container(NamespaceHost):
             hostname or name,
             [],
             log=folder / f"{name}.log",
-            setup=own_tmp(kept_in_tmp(folder, Path(self.prefix), *seen))
+            setup=own_tmp(kept_in_tmp(folder, prefix, *seen) if prefix else [folder])
             + bind(here, local)
             + bind(shared, self.mount)
             + setup,
             network=NoWire(),
             user=[f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else (),
+            python=self._python or sys.executable,
         )
         if index:
             index.serve_also(self.network_entrance())
@@ -128,5 +130,12 @@ class Container(NamespaceHost):
 
     def env(self, uv_version: str, *, shimmed: bool = True, **extra: str) -> dict[str, str]:
         """A whole environment block; TMPDIR is the container's /tmp, as it is by default."""
-        python = {"UV_PYTHON": self._python} if self._python else {}
-        return super().env(uv_version, shimmed=shimmed, **{"TMPDIR": "/tmp", **python, **extra})
+        everything = {**super().env(uv_version, shimmed=shimmed), "TMPDIR": "/tmp", **extra}
+        if self._python:
+            real, copy = uv(uv_version), self._folder / uv_version / "uv"
+            if not copy.exists():
+                copy.parent.mkdir()
+                shutil.copy(real, copy)
+            everything["PATH"] = everything["PATH"].replace(str(real.parent), str(copy.parent))
+            everything["UV_PYTHON"] = self._python
+        return everything

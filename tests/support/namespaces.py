@@ -51,6 +51,7 @@ class Namespaces:
         mount: str = "",
         network: Wire | None = None,
         user: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         """
         :param command: what to run there, beside the init.
@@ -58,6 +59,7 @@ class Namespaces:
         :param mount: a path that the command mounts something on.
         :param network: makes a network of its own, whose links this sets up before the command starts.
         :param user: options of setpriv that make it those of a user, who is root there: "rootless".
+        :param python: an interpreter that this user may use.
         """
         self.name = name
         self._own = [*(["--net"] if network else []), *(["--user"] if user else [])]
@@ -65,7 +67,7 @@ class Namespaces:
         self._log = log.open("ab")
         unshare = ["setpriv", *user, "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
         self._unshare = subprocess.Popen(
-            [*unshare, sys.executable, "-ISc", _INIT, name, setup, mount, *command],
+            [*unshare, python, "-ISc", _INIT, name, setup, mount, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,0 +1,208 @@
+"""Containers of one machine share a project: with one host name, other users, less of /proc, a layer of an image."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.container import Container
+from support.herd import Outcome, explain, failures, herd
+from support.host import Host, calls, preparations, project_on
+from support.index import LocalIndex
+from support.shim import Shim
+from support.terminal import wait_until
+from support.users import ALICE, BOB, GROUP, ROOT, acting_as
+from support.uvs import PINNED_NEWEST
+from support.wheels import make_wheel
+
+NAMES = ["alpha", "beta", "gamma"]
+CHECK = ["uv", "run", "python", "-c", "; ".join(f"import {name}; {name}.check()" for name in NAMES)]
+EACH = 4
+#: What a container can look like; `docker run` and podman can make each of them.
+KINDS = {
+    "one host name": ({"hostname": "web"}, {"hostname": "web"}),
+    "one without /proc": ({}, {"setup": "mount -t tmpfs tmpfs /proc\n"}),
+}
+
+Contain = Callable[..., Container]
+
+
+@pytest.fixture(params=KINDS)
+def pair(request: pytest.FixtureRequest, contain: Contain, shim: Shim) -> list[Container]:
+    """Two containers."""
+    both = zip(("a", "b"), KINDS[request.param], strict=True)
+    return [contain(name, prefix=shim.prefix, **options) for name, options in both]
+
+
+@pytest.fixture
+def project(pair: Sequence[Host], index: LocalIndex) -> str:
+    """A project of three packages."""
+    for name in NAMES:
+        make_wheel(index.folder, name, files=20)
+    return project_on(pair[0], "demo", dependencies=NAMES, index_url=index.url)
+
+
+def at_once(hosts: Sequence[Host], project: str, *calls: Sequence[str], shimmed: bool = True) -> list[Outcome]:
+    """Each call on each of the hosts in turn, all at once."""
+    return herd(
+        [
+            host.enter(words, env=host.env(PINNED_NEWEST, shimmed=shimmed), cwd=host.path(project))
+            for words, host in zip(calls, [*hosts] * len(calls), strict=False)
+        ],
+        env={},
+        cwd=Path("/"),
+    )
+
+
+def add_many(hosts: Sequence[Host], index: LocalIndex, project: str, *, shimmed: bool) -> tuple[int, list[Outcome]]:
+    """Some `uv add` on each at once; how many stay."""
+    names = [f"pkg-{number}" for number in range(EACH * len(hosts))]
+    for name in names:
+        make_wheel(index.folder, name)
+    outcomes = at_once(hosts, project, *(["uv", "add", name] for name in names), shimmed=shimmed)
+    text = hosts[0].read(f"{project}/pyproject.toml")
+    return sum(f'"{name}>=' in text for name in names), outcomes
+
+
+def test_herd_and_adds(pair: Sequence[Host], project: str, index: LocalIndex) -> None:
+    outcomes = at_once(pair, project, *[CHECK] * (EACH * 2))
+    assert not failures(outcomes), explain(outcomes)
+    assert preparations(pair) == 1
+    kept, outcomes = add_many(pair, index, project, shimmed=True)
+    assert not failures(outcomes), explain(outcomes)
+    assert kept == len(outcomes)
+
+
+@pytest.mark.parametrize("pair", ["one host name"], indirect=True)
+def test_control_adds(pair: Sequence[Host], project: str, index: LocalIndex) -> None:
+    kept, outcomes = add_many(pair, index, project, shimmed=False)
+    assert kept < len(outcomes)
+
+
+def test_status_shows_the_waiters_of_both(pair: Sequence[Host], project: str) -> None:
+    """Their process ids, and with one host name all that they show, may be the same."""
+    env = [host.env("newest") for host in pair]
+    holding = pair[0].start(["uv-mutex", "exec", "--", "sleep", "1000"], env[0], project)
+    wait_until(lambda: see(pair[1], project)["holder"])
+    waiting = [host.start(["uv", "sync"], variables, project) for host, variables in zip(pair, env, strict=True)]
+    for host in pair:
+        wait_until(lambda host=host: len(see(host, project)["waiting"]) == 2)  # type: ignore[misc]
+    time.sleep(1)
+    assert len(see(pair[1], project)["waiting"]) == 2, "none has taken the file of the other for that of a dead one"
+    pair[0].kill("sleep")
+    assert [call.wait(60) for call in (holding, *waiting)] == [-signal.SIGKILL, 0, 0]
+    assert all(not see(host, project)["waiting"] for host in pair)
+
+
+def see(host: Host, project: str) -> dict[str, object]:
+    """The lock, as `uv-mutex status --json` shows it."""
+    done = host.run(["uv-mutex", "status", "--json"], host.env("newest"), project)
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, object] = json.loads(done.stdout)["locks"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pair", "options"),
+    [("one host name", []), ("one host name", ["--with", "beta"]), ("one without /proc", [])],
+    indirect=["pair"],
+)
+def test_an_edit_behind_a_run_in_the_other(
+    pair: Sequence[Container], project: str, index: LocalIndex, options: list[str]
+) -> None:
+    """It can't see that uv, whose check takes moments, and gives it two seconds; what it starts then may run on."""
+    make_wheel(index.folder, "delta")
+    assert not failures(at_once(pair, project, CHECK, CHECK))
+    running = pair[1].start(["uv", "run", *options, "sleep", "1000"], pair[1].env(PINNED_NEWEST), project)
+    try:
+        wait_until(lambda: any(program(pid) == "sleep" for pid in pair[1].pids()))
+        began = time.monotonic()
+        outcomes = at_once(pair[:1], project, ["uv", "add", "delta"])
+        assert not failures(outcomes), explain(outcomes)
+        assert time.monotonic() - began < 8
+        assert calls(pair[:1])[-1]["waited"] < 2.5
+        assert running.poll() is None
+    finally:
+        pair[1].kill("sleep")
+        running.communicate()
+
+
+def program(pid: int) -> str:
+    """The program of a process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # gone
+        return ""
+
+
+class User:
+    """A container, and the user that works there."""
+
+    def __init__(self, container: Container, user: int = 0) -> None:
+        self.container = container
+        self._user = user
+
+    def start(self, words: Sequence[str], project: str, **env: str) -> subprocess.Popen[bytes]:
+        """Start a call in the project."""
+        return self.container.start(
+            acting_as(self._user, words, "002"), self.container.env(PINNED_NEWEST, **env), project
+        )
+
+    def run(self, words: Sequence[str], project: str, **env: str) -> tuple[int, str]:
+        """Run one; its exit status, and what it said."""
+        call = self.start(words, project, **env)
+        _, said = call.communicate(timeout=60)
+        return call.returncode, said.decode()
+
+
+#: Whose container the other one is, who works there, and the mode of the project's folder. It belongs to ALICE, who is
+#: root in her container, which is hers.
+OTHERS = {
+    "the same user, in one of root's": (ROOT, ALICE, 0o755),
+    "another user of the group, in one of his": (BOB, ROOT, 0o2775),
+    "root, in one of root's": (ROOT, ROOT, 0o755),
+}
+
+
+@pytest.fixture
+def users(contain: Contain, other: str) -> list[User]:
+    """ALICE, and another."""
+    owner, user, _ = OTHERS[other]
+    container = contain("b", user=owner)
+    for folder in ("", "/tmp", "/cache", "/home"):
+        os.chown(container.outside(f"{container.local}{folder}"), user or owner, GROUP)
+    return [User(contain("a", user=ALICE)), User(container, user)]
+
+
+@pytest.fixture
+def shared(users: Sequence[User], other: str, index: LocalIndex) -> str:
+    """A project of ALICE's."""
+    make_wheel(index.folder, "alpha")
+    name = project_on(users[0].container, "demo", dependencies=["alpha"], index_url=index.url)
+    root = users[0].container.outside(users[0].container.path(name))
+    for path in (root, *root.iterdir()):
+        os.chown(path, ALICE, GROUP)
+    root.chmod(OTHERS[other][2])
+    return name
+
+
+@pytest.mark.parametrize(("other", "first"), [*((other, 1) for other in OTHERS), ("root, in one of root's", 0)])
+def test_users_exclude_each_other(users: Sequence[User], shared: str, first: int) -> None:
+    """Their numbers mean something else to each other; who has the lock keeps the other out all the same."""
+    for holder, waiter in ((users[first], users[1 - first]), (users[1 - first], users[first])):
+        holding = holder.start(["uv-mutex", "exec", "--", "sleep", "1000"], shared)
+        wait_until(lambda: see(holder.container, shared)["state"] == "held")  # noqa: B023
+        status, said = waiter.run(["uv", "sync"], shared, UV_MUTEX_TIMEOUT="1")
+        assert status == 75, said
+        holder.container.kill("sleep")
+        holding.wait(60)
+        status, said = waiter.run(["uv", "run", "python", "-c", "import alpha"], shared)
+        print(said)
+        assert status == 0, said
+        assert "Traceback" not in said
