@@ -1,14 +1,16 @@
-"""Containers of one machine share a project: with one host name, other users, less of /proc, a layer of an image."""
+"""Containers of one machine share a project: with one host name, other users, less of /proc, read-only."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.container import Container
@@ -100,11 +102,11 @@ def test_status_shows_the_waiters_of_both(pair: Sequence[Host], project: str) ->
     assert all(not see(host, project)["waiting"] for host in pair)
 
 
-def see(host: Host, project: str) -> dict[str, object]:
+def see(host: Host, project: str) -> dict[str, Any]:
     """The lock, as `uv-mutex status --json` shows it."""
     done = host.run(["uv-mutex", "status", "--json"], host.env("newest"), project)
     assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, object] = json.loads(done.stdout)["locks"][0]
+    found: dict[str, Any] = json.loads(done.stdout)["locks"][0]
     return found
 
 
@@ -148,13 +150,13 @@ class User:
         self.container = container
         self._user = user
 
-    def start(self, words: Sequence[str], project: str, **env: str) -> subprocess.Popen[bytes]:
+    def start(self, words: Sequence[str], project: str, **env: Any) -> subprocess.Popen[bytes]:
         """Start a call in the project."""
         return self.container.start(
             acting_as(self._user, words, "002"), self.container.env(PINNED_NEWEST, **env), project
         )
 
-    def run(self, words: Sequence[str], project: str, **env: str) -> tuple[int, str]:
+    def run(self, words: Sequence[str], project: str, **env: Any) -> tuple[int, str]:
         """Run one; its exit status, and what it said."""
         call = self.start(words, project, **env)
         _, said = call.communicate(timeout=60)
@@ -206,3 +208,52 @@ def test_users_exclude_each_other(users: Sequence[User], shared: str, first: int
         print(said)
         assert status == 0, said
         assert "Traceback" not in said
+
+
+def test_one_sees_the_project_read_only(contain: Contain, shim: Shim, index: LocalIndex) -> None:
+    """It runs what is there, sees who works on it, and fails as it would without the shim where there is more to do."""
+    one = contain("a", prefix=shim.prefix)
+    other = contain("b", prefix=shim.prefix, setup=f"mount -o remount,bind,ro {shlex.quote(one.mount)}\n")
+    for name in [*NAMES, "delta"]:
+        make_wheel(index.folder, name, files=20)
+    project = project_on(one, "demo", dependencies=NAMES, index_url=index.url)
+    assert not failures(at_once([one], project, CHECK))
+    outcomes = at_once([one, other], project, *[CHECK] * (EACH * 2))
+    assert not failures(outcomes), explain(outcomes)
+    holding = one.start(["uv-mutex", "exec", "--", "sleep", "1000"], one.env(PINNED_NEWEST), project)
+    wait_until(lambda: see(one, project)["holder"])
+    assert see(other, project) == see(one, project)
+    outcomes = at_once([other], project, CHECK)
+    assert not failures(outcomes), explain(outcomes)
+    one.kill("sleep")
+    holding.wait(60)
+    for shimmed in (False, True):
+        (outcome,) = at_once([other], project, ["uv", "add", "delta"], shimmed=shimmed)
+        assert outcome.returncode == 2, outcome
+        assert b"Read-only file system" in outcome.stderr
+        assert outcome.stderr.count(b"uv-mutex") == 0
+
+
+def test_users_of_one_container_who_do_not_see_each_other(contain: Contain, index: LocalIndex) -> None:
+    """With hidepid, an edit gives the uv of another user two seconds for its check, and waits no longer."""
+    container = contain("a", setup="mount -o remount,hidepid=2 /proc\n")
+    for name in ("alpha", "beta"):
+        make_wheel(index.folder, name)
+    project = project_on(container, "demo", dependencies=["alpha"], index_url=index.url)
+    for path in (container.outside(container.mount), container.outside(container.local)):
+        for each in (path, *path.rglob("*")):
+            os.chown(each, ROOT, GROUP, follow_symlinks=False)
+            each.chmod(0o2777 if each.is_dir() else 0o666)
+    alice, bob = User(container, ALICE), User(container, BOB)
+    for user in (alice, bob):
+        status, said = user.run(["uv", "run", "python", "-c", "import alpha"], project)
+        assert status == 0, said
+    running = alice.start(["uv", "run", "sleep", "1000"], project)
+    wait_until(lambda: any(program(pid) == "sleep" for pid in container.pids()))
+    began = time.monotonic()
+    status, said = bob.run(["uv", "add", "beta"], project)
+    assert status == 0, said
+    assert time.monotonic() - began < 8
+    assert calls([container])[-1]["waited"] < 2.5
+    container.kill("sleep")
+    running.wait(60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -175,6 +176,20 @@ def test_release_of_unfinished_work_keeps_the_time_of_the_first_owner_that_died(
     held.previous_owner_began = None  # what it left is undone
     held.release(unfinished=True)
     assert os.stat(lock.path).st_mtime > 1000
+
+
+def test_a_copy_of_a_lock_file_names_nobody_who_died_here(lock: LockFile, tmp_path: Path) -> None:
+    """As in an image, where all that an environment holds is newer than the death."""
+    held = take(lock)
+    held.record("uv add")
+    held.release(unfinished=True)
+    shutil.copytree(lock.folder or "", tmp_path / "copy/.uv-mutex")
+    for target, died in ((lock, True), (LockFile(str(tmp_path / "copy")), False)):
+        held = take(target)
+        assert Path(target.path).read_bytes()
+        held.record("uv add")
+        assert held.previous_owner_died == died
+        held.release()
 
 
 @pytest.mark.parametrize(("text", "limit"), [("", None), ("0", 0.0), ("1.5", 1.5), (" 600 ", 600.0)])

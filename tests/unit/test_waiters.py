@@ -204,6 +204,9 @@ def test_a_record_names_the_process() -> None:
         assert (read.process, read.uid, read.command) == (here, uid, "uv add")
         assert read.token == written.token == f"{here.encode()}/2.0"
     assert len(LockOwner(1, "h", 2.0, "x" * 9999, 7, process=here).encode()) == 4096
+    read = decode(LockOwner(1, "h", 2.0, "uv add", 7, process=here, inode=99).encode())
+    assert read
+    assert (read.process, read.inode) == (here, 99)
     read = decode(b"4121 5.5 node-3 uv sync\t1000\n")  # before processes were written down
     assert read
     assert (read.process, read.token) == (None, "node-3/4121/5.5")

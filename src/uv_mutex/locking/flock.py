@@ -5,7 +5,7 @@ import fcntl
 import os
 import time
 
-from uv_mutex.locking import owner
+from uv_mutex.locking import filesystem, owner
 from uv_mutex.locking.lock_file import FLOCK, LockTarget
 from uv_mutex.locking.owner import LockOwner
 
@@ -61,17 +61,26 @@ class HeldLock:
         if self.target.folder is None:
             return
         try:
-            if os.pread(self._fd, owner.RECORD_BYTES, 0).strip():
-                self.previous_owner_began = os.fstat(self._fd).st_mtime
+            found, status = os.pread(self._fd, owner.RECORD_BYTES, 0), os.fstat(self._fd)
+            if found.strip() and not self._is_copied(owner.decode(found), status.st_ino):
+                self.previous_owner_began = status.st_mtime
             if self.shared:
                 return
-            self._owner = owner.this_process(command, time.time())
+            self._owner = owner.this_process(command, time.time(), status.st_ino)
             data = self._owner.encode()
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
         except OSError:
             return
         self._record = data
+
+    def _is_copied(self, found: "LockOwner | None", inode: int) -> bool:
+        """Whether an owner was written into another file, of which this is a copy, as in an image.
+
+        What it worked on lies elsewhere, and here all files have changed since. Some network file systems number their
+        files anew on each host.
+        """
+        return found is not None and found.inode not in (None, inode) and filesystem.is_local(self.target.path)
 
     def absorb(self, deeper: "HeldLock") -> None:
         """Take over what the last owner of a deeper level left half done, and release that level.

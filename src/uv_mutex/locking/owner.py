@@ -15,14 +15,23 @@ class LockOwner:
 
     ``pid``: its process id on ``host``; both are for display, since containers share them. ``since``: when it began,
     in seconds of that host's clock. ``command``: what it runs. ``uid``: its user, None if it did not write its user
-    down. ``process``: which process it is, None if an earlier version wrote the record. ``token``: one word that no
-    other owner shares.
+    down. ``process``: which process it is, None if an earlier version wrote the record. ``inode``: the number of the
+    file that it was written into, None if it did not say; that of a copy is another. ``token``: one word that no other
+    owner shares.
     """
 
-    __slots__ = ("command", "host", "pid", "process", "since", "token", "uid")
+    __slots__ = ("command", "host", "inode", "pid", "process", "since", "token", "uid")
 
     def __init__(
-        self, pid: int, host: str, since: float, command: str, uid: int | None = None, *, process: Process | None = None
+        self,
+        pid: int,
+        host: str,
+        since: float,
+        command: str,
+        uid: int | None = None,
+        *,
+        process: Process | None = None,
+        inode: int | None = None,
     ) -> None:
         self.pid = pid
         self.host = host
@@ -30,6 +39,7 @@ class LockOwner:
         self.command = command
         self.uid = uid
         self.process = process
+        self.inode = inode
         self.token = f"{process.encode() if process else f'{host}/{pid}'}/{since}"
 
     def encode(self) -> bytes:
@@ -38,20 +48,21 @@ class LockOwner:
         # The number of the user: to look up the name can take as long as a server needs to answer.
         rest = "" if self.uid is None else f"\t{self.uid}"
         if self.process:
-            rest = (rest or "\t") + f"\t{self.process.encode()}"
+            rest = (rest or "\t") + f"\t{self.process.encode()}" + (f"\t{self.inode}" if self.inode else "")
         line = f"{self.pid} {self.since} {self.host} ".encode("utf-8", "surrogateescape")
         text = command.encode("utf-8", "surrogateescape")[: RECORD_BYTES - len(line) - len(rest) - 1]
         return line + text + rest.encode() + b"\n"
 
 
-def this_process(command: str, since: float) -> LockOwner:
+def this_process(command: str, since: float, inode: int | None = None) -> LockOwner:
     """This process as an owner.
 
     :param command: what it wants the lock for.
     :param since: when it began, in seconds of this host's clock.
+    :param inode: the number of the file that this is written into.
     """
     here = process.this_process()
-    return LockOwner(here.pid, os.uname().nodename, since, command, os.getuid(), process=here)
+    return LockOwner(here.pid, os.uname().nodename, since, command, os.getuid(), process=here, inode=inode)
 
 
 def process_of(token: str) -> Process | None:
@@ -67,17 +78,18 @@ def read_owner(path: str) -> LockOwner | None:
 def decode(record: bytes) -> LockOwner | None:
     """Read what :meth:`LockOwner.encode` wrote; None if it is something else.
 
-    Earlier versions wrote no process down, and before that no user.
+    Earlier versions wrote no inode number down, before that no process, and before that no user.
     """
     line = record.decode("utf-8", "replace").partition("\n")[0]
     fields = line.strip(" ").split(" ", 3)
     try:
-        command, uid, word = [*fields[3].split("\t", 2), "", ""][:3]
+        command, uid, word, number = [*fields[3].split("\t", 3), "", "", ""][:4]
         since = float(fields[1])
         if not 0 <= since < _LATEST:  # this refuses NaN as well
             return None
-        owner_uid = int(uid) if uid else None
-        return LockOwner(int(fields[0]), fields[2], since, command, owner_uid, process=process.decode(word))
+        owner_uid, inode = (int(text) if text else None for text in (uid, number))
+        found = process.decode(word)
+        return LockOwner(int(fields[0]), fields[2], since, command, owner_uid, process=found, inode=inode)
     except (IndexError, ValueError):
         return None
 
