@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +82,15 @@ def test_a_project_that_was_never_locked(project: Project) -> None:
         "project": str(project.root),
         "environment": str(project.venv),
         "locks": [
-            {"path": lock, "backend": None, "state": "free", "reason": None, "holder": None, "waiting": []},
+            {
+                "path": lock,
+                "backend": None,
+                "state": "free",
+                "reason": None,
+                "holder": None,
+                "waiting": [],
+                "below": [],
+            },
         ],
         "calls": [],
     }
@@ -280,3 +289,28 @@ def test_looking_all_the_time_costs_nobody_the_lock(project: Project) -> None:
         finally:
             looking.kill()
     assert all(call["waited"] < 0.1 for call in seen(project)["calls"])
+
+
+def test_levels_below_the_holder(project: Project) -> None:
+    """Calls below `uv-mutex exec` do not wait for it, but for each other."""
+    script = "uv-mutex exec -- sleep 1000 & uv-mutex exec -- sleep 1000 & wait"
+    env = project.env("newest")
+    with subprocess.Popen(
+        ["uv-mutex", "exec", "--", "sh", "-c", script], env=env, cwd=project.root, start_new_session=True
+    ) as outer:
+        try:
+            wait_until(lambda: [len(level["waiting"]) for level in seen(project)["locks"][0]["below"]] == [1])
+            (lock,) = seen(project)["locks"]
+            (level,) = lock["below"]
+            assert (lock["holder"]["pid"], lock["holder"]["command"]) == (outer.pid, "uv-mutex exec sh")
+            assert lock["waiting"] == []
+            assert (level["path"], level["state"]) == (f"{lock['path']}.1", "held")
+            assert {who["command"] for who in (level["holder"], *level["waiting"])} == {"uv-mutex exec sleep"}
+            lines = text(project).splitlines()
+            (first,) = (number for number, line in enumerate(lines) if line.startswith("below    "))
+            assert lines[first] == f"below    {lock['path']}.1 (flock)"
+            assert lines[first + 1].startswith("         held by uv-mutex exec sleep (pid ")
+            assert lines[first + 2] == "         1 waiting:"
+        finally:
+            os.killpg(outer.pid, signal.SIGKILL)
+    wait_until(lambda: not seen(project)["locks"][0]["below"])

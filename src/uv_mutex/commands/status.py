@@ -13,7 +13,7 @@ from typing import Any
 from uv_mutex import terminal
 from uv_mutex.commands import find_project
 from uv_mutex.errors import MutexError
-from uv_mutex.locking import lease, lock_file, owner, waiters
+from uv_mutex.locking import lease, levels, lock_file, owner, waiters
 from uv_mutex.locking.flock import try_flock
 from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.locking.owner import LockOwner
@@ -30,11 +30,12 @@ _REDRAW_SECONDS = 1.0
 
 @dataclass
 class LockStatus:
-    """The state of one lock.
+    """The state of one lock, or of a level of it.
 
     ``backend``: flock or lease; None if the lock was never taken. ``state``: FREE, HELD or UNKNOWN. ``reason``: why
     the state is unknown, or what is wrong with the lease; else empty. ``holder``: who holds the lock; None if nobody
     holds it, or nobody wrote it down. ``waiting``: who waits for it; the one that waits longest comes first.
+    ``below``: the deeper levels that are held or waited for: by calls that were started below its holder.
     """
 
     target: LockTarget
@@ -43,6 +44,7 @@ class LockStatus:
     reason: str
     holder: LockOwner | None
     waiting: list[LockOwner]
+    below: list["LockStatus"]
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints for this lock."""
@@ -53,19 +55,23 @@ class LockStatus:
             "reason": self.reason or None,
             "holder": self.holder and _owner_as_json(self.holder),
             "waiting": [_owner_as_json(waiter) for waiter in self.waiting],
+            "below": [level.as_json() for level in self.below],
         }
 
-    def lines(self, now: float) -> Iterator[str]:
+    def lines(self, now: float, title: str = "lock") -> Iterator[str]:
         """What a user reads about this lock.
 
         :param now: the time, in seconds since 1970.
+        :param title: what to call it.
         """
-        yield f"lock     {self.target.path}{f' ({self.backend})' if self.backend else ''}"
+        yield f"{title:8} {self.target.path}{f' ({self.backend})' if self.backend else ''}"
         yield f"         {self._state(now)}"
         if self.waiting:
             yield f"         {len(self.waiting)} waiting:"
         for waiter in self.waiting:
             yield f"           {_describe(waiter, now)}"
+        for level in self.below:
+            yield from level.lines(now, "below")
 
     def _state(self, now: float) -> str:
         if self.state == UNKNOWN:
@@ -115,11 +121,18 @@ class ProjectStatus:
 
 
 def look(target: LockTarget) -> LockStatus:
-    """Find out the state of one lock, without making others wait for it.
+    """Find out the state of one lock and its levels, without making others wait for it.
 
     To find out whether a flock is free, this takes it, shared, for some microseconds. A call that tries to take it
     exclusively in this moment waits at most 10 ms.
     """
+    found = _look(target)
+    if target.folder is not None:
+        found.below = [level for level in map(_look, levels.deeper(target, 0)) if level.state != FREE or level.waiting]
+    return found
+
+
+def _look(target: LockTarget) -> LockStatus:
     state, reason = _state(target)
     held = state == HELD and target.folder is not None
     return LockStatus(
@@ -129,6 +142,7 @@ def look(target: LockTarget) -> LockStatus:
         reason=reason,
         holder=owner.read_owner(target.path) if held else None,
         waiting=waiters.read(target),
+        below=[],
     )
 
 
