@@ -35,6 +35,9 @@ KEEPING = [
     ("nfs", "rw,vers=3,local_lock=flock", "nfs (local_lock=flock)"),
     ("lustre", "rw,localflock", "lustre (localflock)"),
     ("beegfs", "rw", "beegfs"),
+    ("virtiofs", "rw", "virtiofs"),
+    ("9p", "rw,trans=virtio", "9p"),
+    ("fakeowner", "rw,fakeowner", "fakeowner"),
 ]
 
 

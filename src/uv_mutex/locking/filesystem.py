@@ -15,10 +15,11 @@ _CACHE_SECONDS = 1.05
 EVERYWHERE, THIS_HOST, NOWHERE, UNKNOWN = "everywhere", "this host", "nowhere", "unknown"
 #: By their manuals; GlusterFS is tested here.
 _SHARING = frozenset("fuse.glusterfs ceph fuse.ceph fuse.ceph-fuse gpfs nfs nfs4 gfs2 ocfs2 fuse.juicefs afs".split())
-#: They keep flock in the kernel of each host, without an error.
+#: They keep flock in the kernel of each host, without an error; so do virtiofs and 9p in the kernel of each virtual
+#: machine (virtiofsd and QEMU, as they are by default). Docker Desktop's fakeowner loses some even there.
 _PRETENDING = frozenset(
     """beegfs fuse.sshfs fuse.s3fs fuse.gcsfuse fuse.goofys fuse.rclone fuse.mountpoint-s3 fuse.blobfuse fuse.blobfuse2
-    fuse.s3ql fuse.vmhgfs-fuse fuse.bindfs vboxsf virtiofs 9p prl_fs
+    fuse.s3ql fuse.vmhgfs-fuse fuse.bindfs vboxsf virtiofs 9p fakeowner prl_fs
     """.split()
 )
 #: Mount options that keep flock on the host, by the type of file system they belong to.
