@@ -21,6 +21,15 @@ from support.terminal import wait_until
 from support.wheels import slow_backend
 
 NOWHERE = "http://127.0.0.1:9/simple"
+#: A build that leaves an orphan, which ends before the build does.
+ORPHAN = """
+if not os.fork():
+    if not os.fork():
+        time.sleep(0.3)
+    os._exit(0)
+os.wait()
+"""
+#: Exits with the number of zombies.
 ZOMBIES = (
     "import glob, sys; sys.exit(sum('State:\tZ' in open(path).read() for path in glob.glob('/proc/[0-9]*/status')))"
 )
@@ -143,9 +152,15 @@ def test_control_signal_ends_no_build_without_the_shim(
         building.end(3)
 
 
-def test_it_leaves_no_zombies(project: Project, start: Callable[..., FirstProcess]) -> None:
-    for _ in range(2):
-        assert start("uv", "run", "python", "-c", ZOMBIES, project=project).end(60)[0] == 0
+@pytest.mark.parametrize(("shimmed", "zombies"), [(True, 0), (False, 1)])
+def test_it_reaps_what_a_build_leaves(
+    project_factory: Callable[..., Project], start: Callable[..., FirstProcess], *, shimmed: bool, zombies: int
+) -> None:
+    """Without the shim, an orphan of the build stays a zombie for as long as the command runs."""
+    project = project_factory(backend_source=slow_backend(1, ORPHAN))
+    words = ["uv", "run", "python", "-c", ZOMBIES]
+    assert start(*words, project=project, shimmed=shimmed).end(60)[0] == zombies
+    assert start(*words, project=project, shimmed=shimmed).end(60)[0] == 0
 
 
 def test_kill(project: Project, journal: Journal, start: Callable[..., FirstProcess]) -> None:

@@ -20,7 +20,8 @@ FORWARDED = (
 def wait_for(pid: int, *, stoppable: bool) -> None:
     """Wait until a child has ended, and pass signals on to it meanwhile. FORWARDED and SIGCHLD are blocked.
 
-    The child is not reaped: nobody else can get its pid until the caller asks for its status.
+    The child is not reaped: nobody else can get its pid until the caller asks for its status. Other children are: the
+    first process of a container is given all orphans there.
 
     :param pid: the child.
     :param stoppable: whether SIGTSTP was not blocked when the shim started.
@@ -28,8 +29,12 @@ def wait_for(pid: int, *, stoppable: bool) -> None:
     wanted = {*FORWARDED, signal.SIGCHLD}
     stoppable = stoppable and signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN
     while True:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            return
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended:
+            if ended.si_pid == pid:
+                return
+            os.waitpid(ended.si_pid, 0)
+            continue
         number, child_has_it = _next_signal(wanted)
         if number == signal.SIGCHLD:
             continue
