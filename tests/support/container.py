@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,19 @@ def kept_in_tmp(*folders: Path) -> list[Path]:
     return [*folders, cache(), *{Path(path).resolve() for path in (sys.prefix, sys.base_prefix)}]
 
 
+def _identity(user: int) -> list[str]:
+    """The options of setpriv for the user of a container; none for root. Skips the test where there can't be one."""
+    need.root()
+    for program in ("unshare", "nsenter", "setpriv", "ip"):
+        need.executable(program)
+    if not user:
+        return []
+    options = [f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"]
+    probe = ["setpriv", *options, "unshare", "--user", "--map-root-user", "true"]
+    need.that(not subprocess.run(probe, check=False).returncode, "needs user namespaces for everybody")
+    return options
+
+
 class Container(NamespaceHost):
     """A container. All see the shared folder and what is local at the same paths, where they have different ones."""
 
@@ -75,23 +89,16 @@ class Container(NamespaceHost):
         :param user: start it as this user, who is root there. By default it is root's.
         :param setup: what else a shell is to do there first.
         """
-        need.root()
-        for program in ("unshare", "nsenter", "setpriv", "ip"):
-            need.executable(program)
-        here = folder / name
-        for part in ("tmp", "cache", "home"):
-            (here / part).mkdir(parents=True)
-        local, shared = folder / "local", folder / "shared"
+        identity = _identity(user)
+        here, local, shared = folder / name, folder / "local", folder / "shared"
         self.local, self.log = str(local), str(local / "uv-mutex.log")
         self.prefix = str(prefix or folder / "shim")
-        self._shared = shared
         self.mount = str(folder / f"shared-{name}" if own_paths else shared)
-        for path in (local, shared, Path(self.mount)):
-            path.mkdir(exist_ok=True)
-        self._folder = folder
+        self._folder, self._shared = folder, shared
         self._python = "" if prefix else everybodys_python()
-        if user:
-            for path in (here, *here.iterdir()):
+        for path in (here, here / "tmp", here / "cache", here / "home", local, shared, Path(self.mount)):
+            path.mkdir(exist_ok=True)
+            if user and here in (path, path.parent):
                 os.chown(path, user, GROUP)
         if not Path(self.prefix).exists():
             install_for_everybody(Path(self.prefix))
@@ -104,7 +111,7 @@ class Container(NamespaceHost):
             + bind(shared, self.mount)
             + setup,
             network=NoWire(),
-            user=[f"--reuid={user}", f"--regid={GROUP}", "--clear-groups"] if user else (),
+            user=identity,
             python=self._python or sys.executable,
         )
         if index:
