@@ -50,11 +50,13 @@ def project(pair: Sequence[Host], index: LocalIndex) -> str:
     return project_on(pair[0], "demo", dependencies=NAMES, index_url=index.url)
 
 
-def at_once(hosts: Sequence[Host], project: str, *calls: Sequence[str], shimmed: bool = True) -> list[Outcome]:
+def at_once(
+    hosts: Sequence[Host], project: str, *calls: Sequence[str], shimmed: bool = True, **env: Any
+) -> list[Outcome]:
     """Each call on each of the hosts in turn, all at once."""
     return herd(
         [
-            host.enter(words, env=host.env(PINNED_NEWEST, shimmed=shimmed), cwd=host.path(project))
+            host.enter(words, env=host.env(PINNED_NEWEST, shimmed=shimmed, **env), cwd=host.path(project))
             for words, host in zip(calls, [*hosts] * len(calls), strict=False)
         ],
         env={},
@@ -62,21 +64,28 @@ def at_once(hosts: Sequence[Host], project: str, *calls: Sequence[str], shimmed:
     )
 
 
-def add_many(hosts: Sequence[Host], index: LocalIndex, project: str, *, shimmed: bool) -> tuple[int, list[Outcome]]:
+def add_many(
+    hosts: Sequence[Host], index: LocalIndex, project: str, *, shimmed: bool, **env: Any
+) -> tuple[int, list[Outcome]]:
     """Some `uv add` on each at once; how many stay."""
     names = [f"pkg-{number}" for number in range(EACH * len(hosts))]
     for name in names:
         make_wheel(index.folder, name)
-    outcomes = at_once(hosts, project, *(["uv", "add", name] for name in names), shimmed=shimmed)
+    outcomes = at_once(hosts, project, *(["uv", "add", name] for name in names), shimmed=shimmed, **env)
     text = hosts[0].read(f"{project}/pyproject.toml")
     return sum(f'"{name}>=' in text for name in names), outcomes
 
 
-def test_herd_and_adds(pair: Sequence[Host], project: str, index: LocalIndex) -> None:
-    outcomes = at_once(pair, project, *[CHECK] * (EACH * 2))
+@pytest.mark.parametrize(
+    ("pair", "backend"),
+    [("one host name", ""), ("one host name", "lease"), ("one without /proc", ""), ("one without /proc", "lease")],
+    indirect=["pair"],
+)
+def test_herd_and_adds(pair: Sequence[Host], project: str, index: LocalIndex, backend: str) -> None:
+    outcomes = at_once(pair, project, *[CHECK] * (EACH * 2), UV_MUTEX_BACKEND=backend)
     assert not failures(outcomes), explain(outcomes)
     assert preparations(pair) == 1
-    kept, outcomes = add_many(pair, index, project, shimmed=True)
+    kept, outcomes = add_many(pair, index, project, shimmed=True, UV_MUTEX_BACKEND=backend)
     assert not failures(outcomes), explain(outcomes)
     assert kept == len(outcomes)
 
