@@ -106,8 +106,8 @@ class Container(NamespaceHost):
             hostname or name,
             [],
             log=folder / f"{name}.log",
+            folder=(str(here), self.local),
             setup=own_tmp(kept_in_tmp(folder, prefix, *seen) if prefix else [folder])
-            + bind(here, local)
             + bind(shared, self.mount)
             + setup,
             network=NoWire(),

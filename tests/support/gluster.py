@@ -14,7 +14,7 @@ from typing import Any
 
 from support import need
 from support.container import NamespaceHost
-from support.namespaces import Namespaces, NoWire, Wire, bind
+from support.namespaces import Namespaces, NoWire, Wire
 from support.shim import install_shim
 
 _counter = itertools.count()
@@ -50,7 +50,7 @@ class GlusterHost(NamespaceHost):
             name,
             ["glusterfs", "--no-daemon", "-f", str(volfile), "-l", str(self._here / "client.log"), self.mount],
             log=self._here / "init.log",
-            setup=bind(self._here, self.local),
+            folder=(str(self._here), self.local),
             mount=self.mount,
             network=wire,
         )

@@ -19,9 +19,11 @@ from pathlib import Path
 # Reaps what is orphaned in the namespace, as an init must. Ends when the pipe does that the test process holds.
 _INIT = """\
 import os, signal, socket, subprocess, sys, time
-hostname, setup, wanted, *command = sys.argv[1:]
+hostname, folder, seen_at, wanted, setup, *command = sys.argv[1:]
 socket.sethostname(hostname)
 subprocess.run(["sh", "-ec", setup], check=True)
+if folder != seen_at:
+    subprocess.run(["mount", "--bind", folder, seen_at], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], stderr=subprocess.DEVNULL)
 sys.stdin.readline()
 child = subprocess.Popen(command, stdin=subprocess.DEVNULL) if command else None
@@ -47,17 +49,19 @@ class Namespaces:
         command: Sequence[str],
         *,
         log: Path,
-        setup: str = "",
+        folder: tuple[str, str] = ("", ""),
         mount: str = "",
         network: Wire | None = None,
+        setup: str = "",
         user: Sequence[str] = (),
         python: str = sys.executable,
     ) -> None:
         """
         :param command: what to run there, beside the init.
-        :param setup: a shell script that the init runs first, to mount things.
+        :param folder: a folder of this machine, and where it is seen there.
         :param mount: a path that the command mounts something on.
         :param network: makes a network of its own, whose links this sets up before the command starts.
+        :param setup: a shell script that the init runs first, to mount more.
         :param user: options of setpriv that make it those of a user, who is root there: "rootless".
         :param python: an interpreter that this user may use.
         """
@@ -67,7 +71,7 @@ class Namespaces:
         self._log = log.open("ab")
         unshare = ["setpriv", *user, "--pdeathsig", "KILL", "unshare", *kinds, "--fork", "--kill-child", "--mount-proc"]
         self._unshare = subprocess.Popen(
-            [*unshare, python, "-ISc", _INIT, name, setup, mount, *command],
+            [*unshare, python, "-ISc", _INIT, name, *folder, mount, setup, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
