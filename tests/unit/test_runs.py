@@ -59,6 +59,22 @@ def test_what_is_written_is_read(environment: Path, lock: LockFile) -> None:
     assert not list(Path(lock.above, ".uv-mutex").iterdir()), "the project's own tree has changed"
 
 
+def test_a_folder_that_is_there_is_not_made(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be told so is a round trip to a file server. The first record is the control."""
+    made: list[str] = []
+    mkdir = os.mkdir
+
+    def noted(path: str, mode: int) -> None:
+        made.append(path)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", noted)
+    for _ in range(3):
+        runs.append(str(environment), [], runs.RUN)
+    assert made == [f"{environment}/.uv-mutex"]
+    assert len(own_file(environment).read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("way", ["file", "symlink", "pipe"])
 def test_beside_the_lock_where_the_environment_cannot_be_written(way: str, environment: Path, lock: LockFile) -> None:
     folder = environment / ".uv-mutex"

@@ -142,10 +142,10 @@ class Ticket:
     def _is_local(self) -> bool:
         """Whether there is flock, and no other host can change anything."""
         places = {self._project.root, self._project.environment, *(lock.path for lock in self._locks)}
-        return all(
+        return all(map(filesystem.is_local, places)) and all(
             isinstance(lock, LockFile) and lock.folder is not None and lock.recorded_backend() == FLOCK
             for lock in self._locks
-        ) and all(map(filesystem.is_local, places))
+        )
 
     def _form(self) -> tuple[bytes, bytes]:
         """The variables, and the other items, that describe the form of call."""

@@ -22,6 +22,7 @@ _PRETENDING = frozenset(
     fuse.s3ql fuse.vmhgfs-fuse fuse.bindfs vboxsf virtiofs 9p fakeowner prl_fs
     """.split()
 )
+_NFS = ("nfs", "nfs4")
 #: Mount options that keep flock on the host, by the type of file system they belong to.
 _KEPT_BY = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
@@ -57,9 +58,14 @@ class Mount:
         return self.kind in _LOCAL
 
     @property
+    def forgets_at_open(self) -> bool:
+        """Whether it drops what it has in memory of a file when the file is opened and another host has changed it."""
+        return self.kind in _NFS
+
+    @property
     def locks_folders(self) -> bool:
         """Whether the flock of a folder reaches as far as that of a file. Linux's NFS client keeps it to itself."""
-        return self.kind not in ("nfs", "nfs4")
+        return self.kind not in _NFS
 
     @property
     def name(self) -> str:

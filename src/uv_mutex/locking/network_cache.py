@@ -11,6 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+#: For each device that was met, the answer of :func:`_forgets_at_open`.
+_forgetting: dict[int, bool] = {}
+
 
 def reread(folder: str, paths: "Iterable[str]") -> None:
     """Drop what this host remembers of some files; call it once the lock is taken.
@@ -19,7 +22,7 @@ def reread(folder: str, paths: "Iterable[str]") -> None:
     :param paths: the files.
     """
     if os.path.isdir(folder) and not filesystem.is_local(folder):
-        for path in paths:
+        for path in dict.fromkeys(paths):
             reopen(path)
 
 
@@ -34,11 +37,20 @@ def reopen(path: str) -> None:
     except (OSError, ValueError):
         return
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not _forgets_at_open(path, os.fstat(fd).st_dev):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:  # a folder
         pass
     finally:
         os.close(fd)
+
+
+def _forgets_at_open(path: str, device: int) -> bool:
+    """Whether the file system drops what it has in memory of a file when it is opened and has changed."""
+    if device not in _forgetting:
+        mount = filesystem.find(path)
+        _forgetting[device] = mount is not None and mount.forgets_at_open
+    return _forgetting[device]
 
 
 def outlast(target: LockTarget, fd: int, *, shared: bool, waited: bool) -> None:

@@ -153,11 +153,7 @@ def _append(folder: str, line: bytes) -> None:
     # Without a umask, whoever may write the folder can append from the first moment on.
     umask = os.umask(0)
     try:
-        try:
-            os.mkdir(folder, (mode | 0o700) & 0o1777)
-        except FileExistsError:
-            pass
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        directory = _open_folder(folder, (mode | 0o700) & 0o1777)
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             fd = os.open(name, flags, (mode | 0o600) & 0o666, dir_fd=directory)
@@ -171,6 +167,23 @@ def _append(folder: str, line: bytes) -> None:
             os.close(directory)
     finally:
         os.umask(umask)
+
+
+def _open_folder(folder: str, mode: int) -> int:
+    """Open a folder, and make it first only if there is none: over NFS, even to be told that there is one takes time.
+
+    :raises OSError: if there can't be one.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(folder, flags)
+    except FileNotFoundError:
+        pass
+    try:
+        os.mkdir(folder, mode)
+    except FileExistsError:
+        pass
+    return os.open(folder, flags)
 
 
 def _rotate(fd: int, name: str, directory: int) -> None:

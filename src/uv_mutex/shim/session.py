@@ -92,12 +92,26 @@ class LockSession:
 
     def _take_all(self, *, shared: bool) -> None:
         self._locks = lock_set.take(self._targets, self._budget, os.environ, shared=shared)
-        root, member = self._project.root, self._project.member
-        environment = self._project.environment
-        folders = [root, os.path.dirname(environment), environment, f"{environment}/.uv-mutex"]
-        network_cache.reread(root, [*folders, f"{root}/pyproject.toml", f"{root}/uv.lock", f"{member}/pyproject.toml"])
+        self._reread(is_known=shared and not self._budget.waited)
         if not shared:
             self._undo_half_done()
+
+    def _reread(self, *, is_known: bool) -> None:
+        """Let this host see what another one wrote before it released the lock.
+
+        :param is_known: probably nothing. Then the folders do: a note names what else counts, and each of that is
+            reopened. If an old note, or none, is found, the lock is taken alone next.
+        """
+        root, member, environment = self._project.root, self._project.member, self._project.environment
+        paths = [root, os.path.dirname(environment), environment]
+        if not is_known:
+            paths += [
+                f"{environment}/.uv-mutex",
+                f"{root}/pyproject.toml",
+                f"{root}/uv.lock",
+                f"{member}/pyproject.toml",
+            ]
+        network_cache.reread(root, paths)
 
     def _undo_half_done(self) -> None:
         """Undo what a dead owner of one of the locks left half done, in the environment that it worked on."""
