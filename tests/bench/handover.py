@@ -1,16 +1,14 @@
-"""How long a lock lies idle between one holder and the next, and what a waiter costs meanwhile."""
+"""The row of a lock that goes from hand to hand: how long it lies idle between one holder and the next."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.row import Row
 from bench.workload import Workload
 
 #: Takes the lock again and again; prints when it got it and when it let go.
@@ -31,22 +29,14 @@ for _ in range(int(sys.argv[3])):
     held.release()
     print(got, let_go, flush=True)
 """
-_HOLD_SECONDS = 6.0
+_ROUNDS = 2
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
 
-@dataclass(frozen=True)
-class Waiter:
-    """What one waiting call uses: resident MiB, and its share of a core in percent."""
-
-    resident_mib: float
-    percent: float
-
-
-def median_handover(folder: Path, waiters: int, rounds: int) -> float:
+def median_handover(folder: Path, waiters: int) -> float:
     """Median seconds from a release to the next acquisition, with so many waiting."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", _WORKER, str(folder / ".uv-mutex/lock"), str(folder), str(rounds), _SOURCES]
+    command = [sys.executable, "-c", _WORKER, str(folder / ".uv-mutex/lock"), str(folder), str(_ROUNDS), _SOURCES]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(waiters + 1)
     ]
@@ -71,27 +61,9 @@ def median_handover(folder: Path, waiters: int, rounds: int) -> float:
     return statistics.median(pauses)
 
 
-def cost_of_waiting(workload: Workload) -> Waiter:
-    """What a call of `uv sync` costs while another holds the lock."""
-    from uv_mutex.locking import acquire
-    from uv_mutex.locking.lock_file import LockFile
-    from uv_mutex.locking.wait import WaitBudget
-
-    root = workload.project.root
-    held = acquire.take(LockFile(str(root)), WaitBudget(None, quiet=True))
-    way = workload.ways("newest")["shim"]
-    pid = workload.spawn_quietly(way.command("sync"), way.env)
-    time.sleep(3)
-    before = _ticks(pid)
-    time.sleep(_HOLD_SECONDS)
-    used = (_ticks(pid) - before) / os.sysconf("SC_CLK_TCK")
-    status = Path(f"/proc/{pid}/status").read_text()
-    resident = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
-    held.release()
-    os.waitpid(pid, 0)
-    return Waiter(resident / 1024, 100 * used / _HOLD_SECONDS)
+def _handover(workload: Workload, row: Row) -> str:
+    pauses = [median_handover(workload.folder / f"handover-{number}", row.calls) for number in range(row.rounds)]
+    return f"{statistics.median(pauses) * 1e3:.1f} ms"
 
 
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+ROWS = (Row("handover", "from one holder to the next, {calls} waiting (Python)", "<= 10 ms", 3, _handover, 50),)
