@@ -34,6 +34,7 @@ def _over(version: str) -> Callable[[Workload, Row], str]:
             names = workload.packages[:_PACKAGES]
             project = project_on(host, "project", dependencies=names, index_url=workload.index.url)
             usual, empty = (added(host, project, rounds=row.rounds, remembers=kept) for kept in (True, False))
+            cluster.release()
         finally:
             if cluster:
                 cluster.close()
