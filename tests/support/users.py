@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 
 ROOT, ALICE, BOB, GROUP = 0, 61001, 61002, 61000
-_SOURCES = Path(__file__).parents[2] / "src"
+SOURCES = Path(__file__).parents[2] / "src"
 
 
 def acting_as(user: int, words: Sequence[str], umask: str = "022") -> list[str]:
@@ -34,6 +34,6 @@ def everybodys_python() -> str:
 def install_for_everybody(prefix: Path) -> None:
     """Install the shim with that interpreter."""
     command = [everybodys_python(), "-m", "uv_mutex", "install", "--prefix", str(prefix)]
-    paths = f"{_SOURCES}:{Path(filelock.__file__).parents[1]}"
+    paths = f"{SOURCES}:{Path(filelock.__file__).parents[1]}"
     env = {"PYTHONPATH": paths, "HOME": str(prefix.parent)}
     subprocess.run(command, env=env, check=True, capture_output=True)
