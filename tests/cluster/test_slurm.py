@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -81,12 +82,9 @@ class _Site:
     def _own(self, path: Path) -> None:
         os.chown(path, ALICE, GROUP)
 
-    def leave_out(self, line: str) -> None:
-        """Take a line out of the script."""
-        lines = recipe()
-        (found,) = (each for each in lines if each.startswith(line))
-        lines.remove(found)
-        self._write("job.sh", "\n".join([*lines, ""]))
+    def edit(self, change: Callable[[str], str]) -> None:
+        """Change each line of the script."""
+        self._write("job.sh", "\n".join([*map(change, recipe()), ""]))
 
     def submit(self, *options: str, uv_version: str = "newest", **variables: str) -> str:
         """Submit the script; return the number of the job."""
@@ -135,10 +133,20 @@ def test_an_array_of_a_hundred_jobs(uv_version: str, site: _Site) -> None:
 
 
 def test_control_an_array(site: _Site) -> None:
-    site.leave_out(_SHIM_LINE)
+    assert any(line.startswith(_SHIM_LINE) for line in recipe())
+    site.edit(lambda line: "" if line.startswith(_SHIM_LINE) else line)
     states = site.slurm.wait(site.submit("--array=0-99", uv_version="0.7.8"))
     print(Counter(states))
     assert states.count("FAILED") > 10, Counter(states)
+
+
+def test_the_tasks_of_one_step(site: _Site) -> None:
+    """One job, whose sixteen tasks srun starts at once."""
+    site.edit(lambda line: line.replace("uv run", "srun uv run"))
+    assert site.slurm.wait(site.submit("--array=0", "--ntasks=16")) == ["COMPLETED"], site.outputs()
+    (printed,) = site.outputs()
+    assert len(re.findall("^0 /local/tmp/", printed, re.MULTILINE)) == 16
+    assert Counter(line["prepared"] for line in site.log) == {True: 1, False: 15}
 
 
 # --- a job that ends while it prepares, and eight that wait for it
