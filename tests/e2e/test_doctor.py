@@ -288,6 +288,24 @@ def test_git_tracks_the_lock(project: Project) -> None:
     assert not problems(examined(project, 0))
 
 
+def test_a_uv_in_the_environment(project: Project) -> None:
+    """As nox[uv], tox-uv or hatch bring one."""
+    env = project.env("newest")
+
+    def uv_of_a_command() -> str:
+        return run(project, ["uv", "run", "sh", "-c", "command -v uv"], env).stdout.decode().strip()
+
+    assert uv_of_a_command() == f"{env['PATH'].split(':')[0]}/uv"
+    examined(project, 0)
+    own = project.venv / "bin/uv"
+    own.symlink_to(uv("newest"))
+    assert uv_of_a_command() == str(own)
+    (found,) = problems(examined(project, 1))
+    assert found.startswith(f"what `uv run` starts finds {own} before the shim, since the environment comes first on")
+    remedy = "if it calls uv, keep that out of the environment: `uv tree --invert --package uv` says what brings it"
+    assert found.endswith(f"; {remedy}")
+
+
 def test_permissions_that_shut_others_out(project: Project) -> None:
     project.root.chmod(0o775)
     assert run(project, ["uv", "sync"], project.env("newest")).returncode == 0

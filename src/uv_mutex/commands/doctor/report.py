@@ -193,15 +193,18 @@ def _run(words: list[str], cwd: str | None = None) -> "subprocess.CompletedProce
         return None
 
 
-def _environment(environment: str) -> Iterable[Finding]:
-    if not os.path.isdir(environment) or os.access(environment, os.W_OK):
-        return []
-    return [
-        warning(
+def _environment(environment: str) -> Iterator[Finding]:
+    if os.path.isdir(environment) and not os.access(environment, os.W_OK):
+        yield warning(
             f"{environment} can't be written by you",
             "make it yours with chown, or name another in UV_PROJECT_ENVIRONMENT",
         )
-    ]
+    own = os.path.join(environment, "bin", "uv")
+    if os.access(own, os.X_OK) and not executable.is_shim(own):
+        yield warning(
+            f"what `uv run` starts finds {own} before the shim, since the environment comes first on its PATH",
+            "if it calls uv, keep that out of the environment: `uv tree --invert --package uv` says what brings it",
+        )
 
 
 def _git(root: str) -> Iterable[Finding]:
