@@ -10,13 +10,15 @@ import os
 
 from uv_mutex import files
 from uv_mutex.environment import fingerprint
+from uv_mutex.locking import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A killed process stays in its last call to a network file system until the server answers. Its lock is free already.
-_LAST_CALL_SECONDS = 0.1
+#: How long a killed uv may go on while its lock is free already: on another host, or in another container; and here,
+#: where it is seen.
+_LAST_CALL_SECONDS, _LONGEST_DEATH_SECONDS = 0.1, 5.0
 #: The kernel's clock for files moves in steps of up to 10 ms; some file systems count whole seconds.
 _TICK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 #: By how much the clocks of two file systems may differ.
@@ -42,6 +44,7 @@ def undo_half_done(environment: str, lockfile: str, began: float) -> None:
     import time
 
     time.sleep(_LAST_CALL_SECONDS)
+    process.outlast_killed(_LONGEST_DEATH_SECONDS)
     began -= _clock_error(environment, lockfile, began)
     if _is_unfinished(environment, began):
         shutil.rmtree(environment, ignore_errors=True)

@@ -6,6 +6,9 @@ import os
 _UNKNOWN = "-"
 #: The places of the state, the parent and the start time in /proc/PID/stat, counted after the name of the program.
 _STATE, _PARENT, _START = 0, 1, 19
+#: How SIGKILL (9) is shown in /proc/PID/status.
+_SIGKILL_MASK = 1 << 8
+_LOOKS, _LOOK_SECONDS = 2, 0.01
 
 
 class Process:
@@ -93,6 +96,31 @@ def is_whole(chain: list[Process]) -> bool:
         return stat(chain[-1].pid)[_PARENT] == "0"
     except (OSError, IndexError):
         return False
+
+
+def outlast_killed(limit: float) -> None:
+    """Wait until each process that was sent SIGKILL has ended, as far as /proc shows them.
+
+    A process that dies gives up its locks first. Its children are killed after that (PR_SET_PDEATHSIG), and each thread
+    of them ends once it has a processor and its file system has answered.
+
+    :param limit: wait for no more seconds than that.
+    """
+    import time
+
+    deadline = time.monotonic() + limit
+    quiet = 0  # a child may be looked at before it is killed, and its parent after that: then a second look sees it
+    while quiet < _LOOKS and time.monotonic() < deadline:
+        quiet = 0 if any(map(_is_being_killed, os.listdir("/proc"))) else quiet + 1
+        if not quiet:
+            time.sleep(_LOOK_SECONDS)
+
+
+def _is_being_killed(pid: str) -> bool:
+    lines = _read(f"/proc/{pid}/status").splitlines() if pid.isdecimal() else []
+    states = [line.split()[1] for line in lines if line.startswith(b"State:")]
+    pending = [int(line.split()[1], 16) for line in lines if line.startswith((b"SigPnd:", b"ShdPnd:"))]
+    return states not in ([b"Z"], [b"X"]) and any(mask & _SIGKILL_MASK for mask in pending)
 
 
 def may_hold_flock(fd: int) -> bool:
