@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-SOURCES = ("launcher.c", "real_uv.c", "ticket.c", "digest.c")
+SOURCES = ("launcher.c", "ticket.c", "digest.c")
 WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror")
 #: Without what differs from build to build, and without zig's checks of undefined behaviour, which the tests make.
 _FLAGS = (*WARNINGS, "-O2", "-s", "-Wl,--build-id=none")

@@ -2,9 +2,6 @@
 
 #include "launcher.h"
 
-#include <stdint.h>
-#include <string.h>
-
 enum { DIGEST_BYTES = 16, BLOCK_BYTES = 64, ROUNDS = 10, PARAMETERS = 0x01010000 | DIGEST_BYTES };
 
 static const uint32_t BEGINNING[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,

@@ -1,28 +1,9 @@
 /* uv-mutex launcher: this program is called instead of uv. It passes on to the real uv each call that can't change a
- * project, and all others to the Python side, which takes the locks. To the caller it looks as if the real uv had been
- * started: it changes no variable, signal or descriptor, and hands on argv byte by byte.
- *
- * In an installed prefix, `uv-mutex install` writes this program and the file that leads to the Python side:
- *
- *     PREFIX/bin/uv
- *     PREFIX/lib/uv-mutex/launcher    three lines: the interpreter, its options, the script (relative to this folder)
- *
- * It allocates nothing. Buffers have a fixed size, and what doesn't fit is an error, or is left to Python. */
+ * project or finds it fresh, and all others to the Python side, which takes the locks. To the caller it looks as if the
+ * real uv had been started: it changes no variable, signal or descriptor, and hands on argv byte by byte. It allocates
+ * nothing: buffers have a fixed size, and what doesn't fit is an error, or is left to Python. */
 
-#define _GNU_SOURCE
 #include "launcher.h"
-
-#include <errno.h>
-#include <limits.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-#include <sys/auxv.h>
-#include <unistd.h>
 
 /* Launchers know each other by these words. In a note they stand at the beginning of the file, where any linker puts
  * notes, so that nobody has to read all of it. */
@@ -36,23 +17,108 @@ static const char *const GUARDED_WORDS[] = {"add", "check", "remove", "run", "sy
 /* The values of UV_MUTEX that switch the shim off, of src/uv_mutex/shim/main.py, in any case. */
 static const char *const OFF_WORDS[] = {"off", "0", "false", "no"};
 
+/* Where programs are searched for if PATH is not set: os.defpath of Python. */
+#define DEFAULT_PATH "/bin:/usr/bin"
+/* LAUNCHER_MARKERS of executable.py: every launcher has one of these in its first bytes. */
+static const char *const MARKERS[] = {"uv-mutex launcher", "uv-mutex front door"};
+enum { HEAD_BYTES = 2048 };
+#define PROGRAM "\177ELF" /* how one begins */
+
+/* Leads from PREFIX/bin/uv to Python. Three lines: the interpreter, its options, the script (relative to this file). */
 #define PYTHON_SIDE "/lib/uv-mutex/launcher"
+/* The first word of a call that Python hands back, so that it waits here: CALL_TO_WAIT of child.py. */
+#define CALL_TO_WAIT "uv-mutex"
+/* Exit statuses: that of hooks/uv where the library is damaged, and one of errors.py. Ends of messages. */
+enum { INCOMPLETE = 1, CANNOT_EXEC = 126 };
+#define AGAIN "; install uv-mutex again with another Python"
+#define IS_INCOMPLETE "%s is incomplete (%s%s%s); install it again, or remove that file"
 
-static int may_be_guarded(int argc, char *const *argv);
-static void exec_real_uv(const char *uv, char **argv);
-static void exec_python_side(int argc, char *const *argv);
-static void find_own_path(char path[PATH_MAX]);
-static char *ignored_signals(void);
-
-int main(int argc, char **argv)
+/* As say() of src/uv_mutex/errors.py, but for odd characters, and with at most 16 KiB. */
+__attribute__((noreturn, format(printf, 2, 3))) static void fail(int status, const char *format, ...)
 {
-    /* Python guards against endless loops: with programs that may start a launcher, and where it said so before. */
-    if (getenv("UV_MUTEX_PASSED"))
-        exec_python_side(argc, argv);
-    const char *uv = find_real_uv();
-    if (may_start_launcher(uv) || (may_be_guarded(argc, argv) && !is_fresh(uv, argv)))
-        exec_python_side(argc, argv);
-    exec_real_uv(uv, argv);
+    static char line[1 << 14] = "uv-mutex: ";
+    va_list parts;
+    va_start(parts, format);
+    vsnprintf(line + strlen(line), sizeof line - strlen(line) - 1, format, parts);
+    va_end(parts);
+    for (char *at = line; *at; at++)
+        *at = (unsigned char)*at < ' ' ? '?' : *at;
+    ssize_t written = write(STDERR_FILENO, strcat(line, "\n"), strlen(line) + 1);
+    (void)written; /* a closed or full stderr changes nothing */
+    _exit(status);
+}
+
+long read_beginning(const char *path, char *into, size_t limit)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    long length = fd < 0 ? -1 : read(fd, into, limit);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return length;
+}
+
+void cut_last_part(char *path)
+{
+    *(strrchr(path, '/') ?: path) = '\0';
+}
+
+static int is_executable(const char *path)
+{
+    struct stat status;
+    return access(path, X_OK) == 0 && stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* Whether this executable file is a launcher of uv-mutex, of any version and prefix: a script or a native one. */
+static int is_launcher(const char *path)
+{
+    char head[HEAD_BYTES];
+    long length = read_beginning(path, head, sizeof head);
+    if (length < 4 || (memcmp(head, "#!", 2) != 0 && memcmp(head, PROGRAM, 4) != 0))
+        return 0;
+    for (size_t i = 0; i < LENGTH(MARKERS); i++)
+        if (memmem(head, (size_t)length, MARKERS[i], strlen(MARKERS[i])))
+            return 1;
+    return 0;
+}
+
+/* Write the path of the program in this entry of PATH, as execvp(3) reads it: an empty entry is the working directory.
+ * Return whether there is such a program. No file has a path that doesn't fit. */
+static int program_in(const char *folder, size_t length, char program[PATH_MAX])
+{
+    if (length == 0)
+        return is_executable(strcpy(program, "./uv"));
+    if (length + sizeof "/uv" > PATH_MAX)
+        return 0;
+    strcpy(mempcpy(program, folder, length), "/uv");
+    return is_executable(program);
+}
+
+/* The path of the real uv, which is the first `uv` on PATH that is no launcher of uv-mutex: as find() of
+ * src/uv_mutex/uv/executable.py, which says why there is none where this returns NULL. */
+static const char *find_real_uv(void)
+{
+    static char program[PATH_MAX];
+    const char *named = getenv("UV_MUTEX_UV"), *path = getenv("PATH");
+    if (named && *named)
+        return is_executable(named) && !is_launcher(named) ? named : NULL;
+    for (const char *next, *folder = path ? path : DEFAULT_PATH; folder; folder = next) {
+        const char *end = strchrnul(folder, ':');
+        next = *end ? end + 1 : NULL;
+        if (program_in(folder, (size_t)(end - folder), program) && !is_launcher(program))
+            return program;
+    }
+    return NULL;
+}
+
+/* Whether a program may look for the real uv and find this launcher: as may_start_shim() of executable.py. */
+static int may_start_launcher(const char *path)
+{
+    static char real[PATH_MAX];
+    char head[4];
+    const char *target = realpath(path, real) ? real : path, *slash = strrchr(target, '/');
+    return strncmp(slash ? slash + 1 : target, "uv", 2) != 0 || read_beginning(path, head, sizeof head) != 4 ||
+           memcmp(head, PROGRAM, 4) != 0;
 }
 
 static int may_be_guarded(int argc, char *const *argv)
@@ -72,75 +138,6 @@ static int may_be_guarded(int argc, char *const *argv)
     return 0;
 }
 
-static void exec_real_uv(const char *uv, char **argv)
-{
-    static char name[] = "uv";
-    char *alone[] = {NULL, NULL};
-    argv = *argv ? argv : alone;
-    *argv = name;
-    execv(uv, argv);
-    fail(CANNOT_EXEC, "cannot start ", uv, ": ", strerror(errno),
-         "; check that file, or name another in UV_MUTEX_UV", NULL);
-}
-
-static void exec_python_side(int argc, char *const *argv)
-{
-    static char own[PATH_MAX], prefix[PATH_MAX], pointer[2 * PATH_MAX], lines[3 * PATH_MAX], script[6 * PATH_MAX];
-    find_own_path(own);
-    strcpy(prefix, own);
-    cut_last_part(prefix);
-    cut_last_part(prefix);
-    sprintf(pointer, "%s" PYTHON_SIDE, prefix);
-    long length = read_beginning(pointer, lines, sizeof lines - 1);
-    if (length < 0)
-        fail(INCOMPLETE, own, " is incomplete (", pointer, ": ", strerror(errno),
-             "); install it again, or remove that file", NULL);
-    lines[length] = '\0';
-    char *rest = lines, *interpreter = strsep(&rest, "\n"), *options = strsep(&rest, "\n"), *name = strsep(&rest, "\n");
-    cut_last_part(pointer);
-    /* `rest` is NULL where the third line has no end. */
-    if (!rest || *interpreter != '/' || *options != '-')
-        fail(INCOMPLETE, own, " is incomplete (", prefix, PYTHON_SIDE,
-             " is damaged); install it again, or remove that file", NULL);
-    sprintf(script, "%s/%s", pointer, name);
-    if (access(script, R_OK) != 0) /* Python would say it in words of its own */
-        fail(INCOMPLETE, own, " is incomplete (", script, ": ", strerror(errno),
-             "); install it again, or remove that file", NULL);
-
-    char *head[] = {interpreter, options, "-X", ignored_signals(), script};
-    size_t count = argc > 1 ? (size_t)argc - 1 : 0;
-    char *words[LENGTH(head) + count + 1]; /* on the stack, a quarter of which argv can fill at most */
-    memcpy(words, head, sizeof head);
-    memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
-    words[LENGTH(head) + count] = NULL;
-    execv(interpreter, words);
-    fail(CANNOT_EXEC, "cannot start ", interpreter, ", the Python that guards this call: ", strerror(errno),
-         "; install uv-mutex again with another Python", NULL);
-}
-
-/* The path of this program without symlinks. A program that an upgrade has just replaced ends with " (deleted)". */
-static void find_own_path(char path[PATH_MAX])
-{
-    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1);
-    if (length > 0 && length < PATH_MAX - 1 && *path == '/') {
-        path[length] = '\0';
-        return;
-    }
-    /* No /proc: the path by which the kernel was asked to start it. */
-    const char *asked = (const char *)getauxval(AT_EXECFN);
-    if (!asked || !realpath(asked, path))
-        fail(INCOMPLETE, asked ? asked : "the launcher", " cannot find out where it lies: ", strerror(errno),
-             "; mount /proc", NULL);
-}
-
-/* Cut the last slash, and what follows it, off an absolute path. */
-void cut_last_part(char *path)
-{
-    char *slash = strrchr(path, '/');
-    if (slash)
-        *slash = '\0';
-}
-
 /* The option that tells Python which signals the caller ignored, of those that every Python ignores from its start.
  * shim/child.py reads it. */
 static char *ignored_signals(void)
@@ -154,43 +151,53 @@ static char *ignored_signals(void)
     return option;
 }
 
-/* How many bytes of a well-formed UTF-8 character begin here; 0 if none do. */
-static int character_bytes(const unsigned char *at)
+__attribute__((noreturn)) static void exec_real_uv(const char *uv, char **argv)
 {
-    int bytes = *at < 0x80 ? 1 : *at < 0xc2 ? 0 : *at < 0xe0 ? 2 : *at < 0xf0 ? 3 : *at < 0xf5 ? 4 : 0;
-    for (int i = 1; i < bytes; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    /* Overlong forms, surrogates, and what lies beyond U+10FFFF. */
-    if ((*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] > 0x9f) || (*at == 0xf0 && at[1] < 0x90) ||
-        (*at == 0xf4 && at[1] > 0x8f))
-        return 0;
-    return bytes;
+    *argv = (char[]){"uv"};
+    execv(uv, argv);
+    fail(CANNOT_EXEC, "cannot start %s: %s; check that file, or name another in UV_MUTEX_UV", uv, strerror(errno));
 }
 
-/* As say() of src/uv_mutex/errors.py: in one write, without line ends, each byte that is no UTF-8 as \xNN. A text of
- * more than 16 KiB is cut. */
-void fail(int status, ...)
+static void exec_python_side(int argc, char *const *argv)
 {
-    static char line[1 << 14] = "uv-mutex: ";
-    char *to = line + strlen(line), *end = line + sizeof line - 8;
-    va_list parts;
-    va_start(parts, status);
-    for (const char *part; (part = va_arg(parts, const char *));) {
-        while (*part && to < end) {
-            int bytes = character_bytes((const unsigned char *)part);
-            if (*part == '\n')
-                to = stpcpy(to, "\\n");
-            else if (!bytes)
-                to += sprintf(to, "\\x%02x", (unsigned char)*part);
-            else
-                to = mempcpy(to, part, (size_t)bytes);
-            part += bytes ? bytes : 1;
-        }
-    }
-    va_end(parts);
-    *to++ = '\n';
-    ssize_t written = write(STDERR_FILENO, line, (size_t)(to - line));
-    (void)written; /* a closed or full stderr changes nothing */
-    _exit(status);
+    static char own[PATH_MAX], pointer[2 * PATH_MAX], lines[3 * PATH_MAX], script[6 * PATH_MAX];
+    /* The path that the kernel was asked to start: an upgrade may have put another program in the place of this one. */
+    const char *asked = (const char *)getauxval(AT_EXECFN);
+    if (!asked || !realpath(asked, own))
+        fail(INCOMPLETE, "%s cannot find out where it lies: %s; mount /proc", asked ? asked : "uv", strerror(errno));
+    strcpy(pointer, own);
+    cut_last_part(pointer);
+    cut_last_part(pointer);
+    strcat(pointer, PYTHON_SIDE);
+    long length = read_beginning(pointer, lines, sizeof lines - 1);
+    if (length < 0)
+        fail(INCOMPLETE, IS_INCOMPLETE, own, pointer, ": ", strerror(errno));
+    lines[length] = '\0';
+    char *rest = lines, *interpreter = strsep(&rest, "\n"), *options = strsep(&rest, "\n"), *name = strsep(&rest, "\n");
+    /* `rest` is NULL where the third line has no end. */
+    if (!rest || *interpreter != '/' || *options != '-')
+        fail(INCOMPLETE, IS_INCOMPLETE, own, pointer, " is damaged", "");
+    cut_last_part(pointer);
+    sprintf(script, "%s/%s", pointer, name);
+    if (access(script, R_OK) != 0) /* Python would say it in words of its own */
+        fail(INCOMPLETE, IS_INCOMPLETE, own, script, ": ", strerror(errno));
+    char *was_at_gate = gate_option(argc && strcmp(*argv, CALL_TO_WAIT) == 0);
+    char *head[] = {interpreter, options, "-X", ignored_signals(), "-X", was_at_gate, script};
+    size_t count = argc > 1 ? (size_t)argc - 1 : 0;
+    char *words[LENGTH(head) + count + 1]; /* on the stack, a quarter of which argv can fill at most */
+    memcpy(words, head, sizeof head);
+    memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
+    words[LENGTH(head) + count] = NULL;
+    execv(interpreter, words);
+    fail(CANNOT_EXEC, "cannot start %s, the Python that guards this call: %s" AGAIN, interpreter, strerror(errno));
+}
+
+int main(int argc, char **argv)
+{
+    /* Python guards against endless loops: with programs that may start a launcher, and where it said so before. */
+    const char *uv = getenv("UV_MUTEX_PASSED") ? NULL : find_real_uv();
+    if (!argc || !uv || may_start_launcher(uv) ||
+        (may_be_guarded(argc, argv) && !is_fresh(uv, argv) && !(pass_gate() && is_fresh(uv, argv))))
+        exec_python_side(argc, argv);
+    exec_real_uv(uv, argv);
 }

@@ -1,39 +1,31 @@
 /* Answer a fresh `uv run` or `uv sync` without Python: by the ticket that Python left for this form of call, which
- * src/uv_mutex/environment/ticket.py describes. Whatever is not as the ticket says is left to Python. Descriptors stay
- * open: exec closes them, which releases the locks. */
+ * src/uv_mutex/environment/ticket.py describes. Of equal calls without a ticket, one at a time passes the gate of their
+ * form (gate.py), waits until no other call works, and starts Python. The others wait for that one, in a tenth of its
+ * memory, for a ticket. What isn't plain is left to Python. Descriptors stay open: exec closes them, and so unlocks. */
 
-#define _GNU_SOURCE
 #include "launcher.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-
 #define HEAD "uv-mutex ticket 1"
-/* With more than that, Python decides. RECORD_BYTES is the length at which it begins a new file of run records. */
-enum { MOST_TRIES = 8, FORM_BYTES = 1 << 16, TICKET_BYTES = 1 << 18, RECORD_BYTES = 1 << 16 };
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+/* With more than that, Python decides. GROWN_BYTES is the length at which it begins a new file of records or calls. */
+enum { MOST_TRIES = 8, FORM_BYTES = 1 << 16, TICKET_BYTES = 1 << 18, GROWN_BYTES = 1 << 16 };
+/* In ticks. As wait.py: a wait is said after 2 s, and every 30 s. As session.py: a LONG_WAIT is written down. */
+enum { TICK_US = 500000, FIRST_LINE = 4, NEXT_LINE = 60, LONG_WAIT_US = 50000 };
 
-/* The lists of ticket.py. */
+/* The lists of call_form.py. */
 static const char *const COUNTED[] = {"VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"};
 static const char *const IGNORED[] = {"UV_ENV_FILE", "UV_RUN_RECURSION_DEPTH"};
 static const char *const APART[] = {"--env-file", "--with", "--with-editable", "--with-requirements", "-w"};
 #define IS_IN(list, word) is_in(list, LENGTH(list), word)
 
-/* What is digested: items, each ended by a zero byte. The variables come first. */
+/* What is digested: items, each ended by a zero byte. First the environment, then the variables, then the others. */
 static char form[FORM_BYTES], boot[64];
-static size_t form_bytes, variables_bytes;
-
-static int open_folder(char *const *argv, char environment[PATH_MAX]);
-static int ticket_holds(int folder, const char *kind);
-static int leave_record(int folder, const char *kind);
+static size_t form_bytes, variables, others;
+/* A file of the form, and what is not read yet. */
+static char text[TICKET_BYTES + 1], *rest;
+/* The project's folder of ours, the gate in it, how many seconds this call may wait, and since when it does. */
+static int project = -1, gate = -1, is_held, is_quiet;
+static double limit, since;
 
 static void add(const char *item)
 {
@@ -70,54 +62,15 @@ static int is_script(const char *word)
     return strchr(word, '/') || (suffix && strncasecmp(suffix, ".py", 3) == 0);
 }
 
-int is_fresh(const char *uv, char *const *argv)
-{
-    static char environment[PATH_MAX], working[PATH_MAX];
-    int folder = open_folder(argv, environment), tries = 0;
-    const char *kind = "sync", *home = getenv("HOME");
-    /* In place of a closed stderr, a descriptor would get the message of fail(). */
-    if (folder <= STDERR_FILENO || !home || !getcwd(working, sizeof working) ||
-        read_beginning("/proc/sys/kernel/random/boot_id", boot, sizeof boot - 1) < 0)
-        return 0;
-    boot[strcspn(boot, "\n")] = '\0';
-    for (const char *variable = ""; (variable = variable_after(variable));)
-        add(variable);
-    variables_bytes = form_bytes;
-    const char *items[] = {HEAD, boot, uv, working, environment, home};
-    for (size_t i = 0; i < LENGTH(items); i++)
-        add(items[i]);
-    /* Which word is the command of a `uv run`, only Python knows. But it leaves no ticket for another one. */
-    for (char *const *word = argv + 1;; word++) {
-        int is_run = *kind == 'r', is_last = is_run && strcmp(word[-1], "--") == 0;
-        if (*word ? is_run && (is_last || **word != '-') : !is_run) {
-            size_t before = form_bytes;
-            add(!*word ? "whole" : is_script(*word) ? "script" : "command");
-            add(*word && is_script(*word) ? *word : "");
-            if (form_bytes < FORM_BYTES && ticket_holds(folder, kind))
-                return leave_record(folder, kind);
-            form_bytes = before;
-            tries++;
-        }
-        if (!*word || is_last || tries == MOST_TRIES)
-            return 0;
-        if (strcmp(*word, "run") == 0)
-            kind = "run";
-        if (!IS_IN(APART, *word))
-            add(*word);
-        else if (!strchr(*word, '=') && word[1])
-            word++;
-    }
-}
-
-/* Open .uv-mutex in the environment that this call most probably uses: any other has no ticket for it. */
-static int open_folder(char *const *argv, char environment[PATH_MAX])
+/* Open the nearest folder NAME/.uv-mutex above the place where this call begins. For an environment: that which this
+ * call most probably uses, since any other has no ticket for it. */
+static int open_above(char *const *argv, const char *name, char found[PATH_MAX])
 {
     static char start[PATH_MAX], path[2 * PATH_MAX];
-    const char *name = getenv("UV_PROJECT_ENVIRONMENT"), *from = ".";
+    const char *from = ".";
     for (char *const *word = argv + 1; *word; word++)
         if (word[1] && (strcmp(*word, "--directory") == 0 || strcmp(*word, "--project") == 0))
             from = word[1];
-    name = name && *name ? name : ".venv";
     if (!realpath(*name == '/' ? "/" : from, start))
         return -1;
     for (;; cut_last_part(start)) {
@@ -125,8 +78,24 @@ static int open_folder(char *const *argv, char environment[PATH_MAX])
         int folder = fits ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
         cut_last_part(path);
         if (folder >= 0 || !*start)
-            return folder >= 0 && realpath(path, environment) ? folder : -1;
+            return folder >= 0 && realpath(path, found) ? folder : -1;
     }
+}
+
+/* Read a file that Python left for this form, with the digest of all from one item on. Return its descriptor, or -1. */
+static int open_of_form(int folder, const char *prefix, const char *kind, size_t from)
+{
+    char name[64], head[128] = HEAD " ";
+    struct stat found;
+    digest(form + others, form_bytes - others, stpcpy(name, prefix));
+    digest(form + from, form_bytes - from, stpcpy(stpcpy(head + strlen(head), kind), " "));
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    long bytes = fd < 0 ? -1 : read(fd, text, TICKET_BYTES);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    rest = text;
+    /* Other users may be able to put a file there, but not in the name of this one. */
+    int is_ours = bytes > 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && found.st_uid == geteuid();
+    return is_ours && strlen(text) == (size_t)found.st_size && !strcmp(strsep(&rest, "\n"), head) && rest ? fd : -1;
 }
 
 /* Take a lock as one of many, unless it names an owner, who has died. It must be the file with this inode number. For
@@ -158,46 +127,184 @@ static int line_holds(char *line)
 /* Whether there is a ticket for this form, and each of its lines holds. */
 static int ticket_holds(int folder, const char *kind)
 {
-    static char text[TICKET_BYTES + 1];
-    char name[64] = "ticket.", head[128] = HEAD " ", *rest = text;
-    struct stat found;
-    digest(form + variables_bytes, form_bytes - variables_bytes, name + strlen(name));
-    digest(form, form_bytes, stpcpy(stpcpy(head + strlen(head), kind), " "));
-    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    /* Other users may be able to put a file there, but not in the name of this one. */
-    if (fd < 0 || fstat(fd, &found) || !S_ISREG(found.st_mode) || found.st_uid != geteuid())
-        return 0;
-    long bytes = read(fd, text, TICKET_BYTES);
-    if (bytes < 0 || bytes != found.st_size || memchr(text, '\0', (size_t)bytes))
-        return 0;
-    text[bytes] = '\0';
-    int holds = strcmp(strsep(&rest, "\n"), head) == 0;
+    int holds = open_of_form(folder, "ticket.", kind, 0) >= 0;
     while (holds && rest && strcmp(rest, "end\n") != 0)
         holds = line_holds(strsep(&rest, "\n"));
     return holds && rest;
 }
 
-/* As append() of src/uv_mutex/records/runs.py, in the environment. */
-static int leave_record(int folder, const char *kind)
+static int has_gate(const char *kind)
 {
-    char name[80], self[16] = "", text[2048] = "", line[256];
-    struct stat namespace, found;
+    gate = open_of_form(project, "gate.", kind, variables);
+    gate = gate < 0 || sscanf(rest, "%d %lf", &is_quiet, &limit) != 2 ? -1 : gate;
+    return gate >= 0;
+}
+
+static double seconds(clockid_t clock)
+{
     struct timespec now;
-    struct rlimit limit; /* a write beyond it would end the process */
-    if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid() ||
-        stat("/proc/self/ns/pid", &namespace) || read_beginning("/proc/self/stat", text, sizeof text - 1) < 0 ||
-        clock_gettime(CLOCK_REALTIME, &now) || fstatat(folder, "..", &found, 0) ||
-        getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur < RECORD_BYTES)
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Append a line to a file of ours, with the permissions of the folder above; return whether that worked. */
+static int append(int folder, const char *name, const char *line, int bytes)
+{
+    struct stat found;
+    struct rlimit most; /* a write beyond it would end the process */
+    if (fstatat(folder, "..", &found, 0) || getrlimit(RLIMIT_FSIZE, &most) || most.rlim_cur < GROWN_BYTES)
         return 0;
-    char *start = strrchr(text, ')'); /* the twentieth field behind the name is when the process started */
-    for (int i = 0; start && i < 20; i++)
-        start = strchr(start + 1, ' ');
-    int bytes = sprintf(line, "%s/%llu/%d/%llu %s %lld.%03ld\n", boot, (unsigned long long)namespace.st_ino, getpid(),
-                        start ? strtoull(start, NULL, 10) : 0, kind, (long long)now.tv_sec, now.tv_nsec / 1000000);
-    sprintf(name, "runs.%s", boot);
     mode_t mask = umask(0), mode = (found.st_mode | 0600) & 0666;
     int fd = openat(folder, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
     umask(mask);
-    return fd >= 0 && start && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
-           found.st_size + bytes <= RECORD_BYTES && write(fd, line, (size_t)bytes) == bytes;
+    return fd >= 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && found.st_size + bytes <= GROWN_BYTES &&
+           write(fd, line, (size_t)bytes) == bytes;
+}
+
+/* As append() of src/uv_mutex/records/runs.py, in the environment; after a long wait also as that of history.py. */
+static int leave_record(int folder, const char *kind)
+{
+    char name[80], self[16] = "", status[2048] = "", line[256], *start;
+    double now = seconds(CLOCK_REALTIME), waited = since ? seconds(CLOCK_MONOTONIC) - since : 0;
+    struct stat namespace;
+    struct utsname host;
+    if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid() || uname(&host) ||
+        stat("/proc/self/ns/pid", &namespace) || read_beginning("/proc/self/stat", status, sizeof status - 1) < 0)
+        return 0;
+    start = strrchr(status, ')'); /* the twentieth field behind the name is when the process started */
+    for (int i = 0; start && i < 20; i++)
+        start = strchr(start + 1, ' ');
+    sprintf(name, "runs.%s", boot);
+    int bytes = sprintf(line, "%s/%llu/%d/%llu %s %.3f\n", boot, (unsigned long long)namespace.st_ino, getpid(),
+                        start ? strtoull(start, NULL, 10) : 0, kind, now);
+    if (!start || !append(folder, name, line, bytes))
+        return 0;
+    sprintf(name, "calls.%s", host.nodename);
+    bytes = sprintf(line, "%.3f\t%.3f\t%.3f\t0\t0\t-\t%d\tlock\tuv %s\n", now, now - waited, waited, getpid(), kind);
+    return waited * 1e6 < LONG_WAIT_US || append(project, name, line, bytes);
+}
+
+int is_fresh(const char *uv, char *const *argv)
+{
+    static char environment[PATH_MAX], working[PATH_MAX];
+    const char *name = getenv("UV_PROJECT_ENVIRONMENT"), *kind = "sync", *home = getenv("HOME");
+    int folder = open_above(argv, name && *name ? name : ".venv", environment), tries = 0;
+    project = project < 0 ? open_above(argv, ".", working) : project;
+    /* In place of a closed stderr, a descriptor would get the message of fail(). */
+    if ((unsigned)folder <= STDERR_FILENO || (unsigned)project <= STDERR_FILENO || !home ||
+        !getcwd(working, sizeof working) || read_beginning(BOOT_ID, boot, sizeof boot - 1) < 0)
+        return 0;
+    boot[strcspn(boot, "\n")] = '\0';
+    form_bytes = 0;
+    add(environment);
+    variables = form_bytes;
+    for (const char *variable = ""; (variable = variable_after(variable));)
+        add(variable);
+    others = form_bytes;
+    add(HEAD), add(boot), add(uv), add(working), add(home);
+    /* Which word is the command of a `uv run`, only Python knows. But it leaves no file for another form. */
+    for (char *const *word = argv + 1;; word++) {
+        int is_run = *kind == 'r', is_last = is_run && strcmp(word[-1], "--") == 0;
+        if (*word ? is_run && (is_last || **word != '-') : !is_run) {
+            size_t before = form_bytes;
+            add(!*word ? "whole" : is_script(*word) ? "script" : "command");
+            add(*word && is_script(*word) ? *word : "");
+            if (form_bytes < FORM_BYTES && ticket_holds(folder, kind))
+                return leave_record(folder, kind);
+            if ((!is_held && form_bytes < FORM_BYTES && has_gate(kind)) || ++tries == MOST_TRIES)
+                return 0;
+            form_bytes = before;
+        }
+        if (!*word || is_last)
+            return 0;
+        if (strcmp(*word, "run") == 0)
+            kind = "run";
+        if (!IS_IN(APART, *word))
+            add(*word);
+        else if (!strchr(*word, '=') && word[1])
+            word++;
+    }
+}
+
+/* Whether a process is above this one. */
+static int is_above(long wanted)
+{
+    char path[64], status[512], *name_end;
+    long pid = getppid();
+    while (pid > 0 && pid != wanted) {
+        sprintf(path, "/proc/%ld/stat", pid);
+        long bytes = read_beginning(path, status, sizeof status - 1);
+        status[bytes > 0 ? bytes : 0] = '\0';
+        pid = (name_end = strrchr(status, ')')) && sscanf(name_end, ") %*c %ld", &pid) == 1 ? pid : 0;
+    }
+    return pid > 0;
+}
+
+/* Say who is waited for, as describe_owner() of wait.py. */
+static void say(int lock, double waited)
+{
+    char owner[512] = "", host[65], command[256], who[400] = "other uv calls (", line[1024];
+    double began, now = seconds(CLOCK_REALTIME);
+    int pid;
+    if (pread(lock, owner, sizeof owner - 1, 0) > 0 &&
+        sscanf(owner, "%d %lf %64[!-~] %255[ -~]", &pid, &began, host, command) == 4) {
+        sprintf(who, "%s (pid %d on %s, ", command, pid, host);
+        waited = now - began > waited ? now - began : waited;
+    }
+    if (write(STDERR_FILENO, line, (size_t)sprintf(line, "uv-mutex: waiting for %s%.0f s)\n", who, waited)) < 0)
+        return; /* a closed or full stderr changes nothing */
+}
+
+static void wake(int number) { (void)number; }
+
+/* Take a lock, in the kernel; return whether that worked: if not, Python must go on. A timer wakes this process for
+ * what is due. One of the caller's would end it. */
+static int wait_for(int fd, int how, int lock)
+{
+    static int ticks;
+    struct itimerval tick = {{0, TICK_US}, {0, TICK_US}}, callers;
+    struct sigaction waking = {.sa_handler = wake}, before;
+    sigset_t blocked;
+    int is_taken = flock(fd, how | LOCK_NB) == 0;
+    if (is_taken || getitimer(ITIMER_REAL, &callers) || timerisset(&callers.it_value) ||
+        sigprocmask(SIG_BLOCK, NULL, &blocked) || sigismember(&blocked, SIGALRM))
+        return is_taken;
+    since = since ? since : seconds(CLOCK_MONOTONIC);
+    sigaction(SIGALRM, &waking, &before);
+    setitimer(ITIMER_REAL, &tick, NULL);
+    while (!(is_taken = flock(fd, how) == 0)) {
+        double waited = seconds(CLOCK_MONOTONIC) - since;
+        if (errno != EINTR || waited >= limit || (!is_quiet && isatty(STDERR_FILENO)))
+            break;
+        if (++ticks % NEXT_LINE == FIRST_LINE && !is_quiet)
+            say(lock, waited);
+    }
+    setitimer(ITIMER_REAL, &callers, NULL);
+    sigaction(SIGALRM, &before, NULL);
+    return is_taken;
+}
+
+/* Wait at the gate of this form; return whether another look for a ticket is worthwhile. */
+int pass_gate(void)
+{
+    char owner[16] = "";
+    struct stat found;
+    int lock = openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    /* A call below one that works must not wait for it. */
+    if (gate < 0 || lock < 0 || faccessat(project, "lock.1", F_OK, 0) == 0 ||
+        (pread(lock, owner, sizeof owner - 1, 0) > 0 && is_above(strtol(owner, NULL, 10))))
+        return 0;
+    /* Python removes the gate of a form for which it can't leave a ticket. */
+    is_held = wait_for(gate, LOCK_EX, lock) && fstat(gate, &found) == 0 && found.st_nlink;
+    return is_held && wait_for(lock, LOCK_SH, lock);
+}
+
+char *gate_option(int is_over)
+{
+    static char option[64] = "uv_mutex_gate=";
+    if (is_over || gate >= 0)
+        sprintf(option + strlen(option), "%d/%.6f", is_held ? gate : -1, since);
+    if (is_held)
+        fcntl(gate, F_SETFD, 0);
+    return option;
 }

@@ -238,6 +238,7 @@ def held(path: Path, operation: int) -> Iterator[None]:
 def test_a_lock_that_is_held(name: str, world: World) -> None:
     path = world.lock.with_name(name)
     path.touch()
+    world.env["UV_MUTEX_TIMEOUT"] = "0.5"  # for so short a wait it has no gate
     world.learn("run", "true")
     world.learn("sync")
     with held(path, fcntl.LOCK_SH):

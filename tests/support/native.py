@@ -103,8 +103,9 @@ class StubPrefix:
         assert (done.returncode, done.stderr) == (0, b""), done
         name, *arrived = done.stdout.split(b"\0")[:-1]
         if name == b"guarded":
-            assert arrived[:4] == [b"-ISXutf8", b"-X", b"uv_mutex_ignored=", os.fsencode(self.script)]
-            del arrived[:4]
+            options = [b"-ISXutf8", b"-X", b"uv_mutex_ignored=", b"-X", b"uv_mutex_gate="]
+            assert arrived[:6] == [*options, os.fsencode(self.script)]
+            del arrived[:6]
         assert arrived == [os.fsencode(word) for word in words]
         return name == b"guarded"
 

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from uv_mutex import errors
-from uv_mutex.environment import request_key, ticket
-from uv_mutex.records import runs
+from uv_mutex.environment import call_form, request_key, ticket
+from uv_mutex.locking import wait
+from uv_mutex.records import history, runs
 from uv_mutex.setup import launcher
-from uv_mutex.shim import child, main
+from uv_mutex.shim import child, main, session
 from uv_mutex.uv import executable, option_table
 
 _FOLDER = Path(__file__).parents[2] / "src/launcher"
@@ -41,26 +42,34 @@ def test_paths_statuses_and_the_option() -> None:
     assert f'#define DEFAULT_PATH "{os.defpath}"' in _SOURCE
     assert f'#define PYTHON_SIDE "/{launcher.POINTER}"' in _SOURCE
     assert f'"{child._IGNORED_OPTION}=' in _SOURCE
+    assert f'"{child._GATE_OPTION}=' in _SOURCE
+    assert f'#define CALL_TO_WAIT "{child._CALL_TO_WAIT}"' in _SOURCE
     assert {f"{number.name}" for number in child._IGNORED_BY_PYTHON} == {"SIGPIPE", "SIGXFSZ"}
-    statuses = f"INCOMPLETE = 1, CANNOT_EXEC = {errors.CANNOT_EXEC}, NO_UV = {errors.NO_UV} "
-    assert statuses in _SOURCE
+    assert f"INCOMPLETE = 1, CANNOT_EXEC = {errors.CANNOT_EXEC} " in _SOURCE
+
+
+def test_waits() -> None:
+    ticks = 1 / wait._SHOW_SECONDS
+    lines = f"FIRST_LINE = {wait._SILENT_SECONDS * ticks:.0f}, NEXT_LINE = {wait._REPEAT_SECONDS * ticks:.0f}"
+    assert f"TICK_US = {1e6 / ticks:.0f}, {lines}, LONG_WAIT_US = {session._LONG_WAIT_SECONDS * 1e6:.0f} " in _SOURCE
 
 
 def test_forms_of_calls() -> None:
-    assert f'#define HEAD "{ticket._HEAD}"' in _SOURCE
-    assert _words("COUNTED") == list(ticket._COUNTED)
-    assert _words("IGNORED") == list(ticket._IGNORED)
-    assert _words("APART") == list(ticket._APART)
-    assert f"FORM_BYTES = 1 << {ticket._MOST_FORM_BYTES.bit_length() - 1}," in _SOURCE
+    assert f'#define HEAD "{call_form._HEAD}"' in _SOURCE
+    assert _words("COUNTED") == list(call_form._COUNTED)
+    assert _words("IGNORED") == list(call_form._IGNORED)
+    assert _words("APART") == list(call_form._APART)
+    assert f"FORM_BYTES = 1 << {call_form._MOST_BYTES.bit_length() - 1}," in _SOURCE
     assert f"TICKET_BYTES = 1 << {ticket._MOST_BYTES.bit_length() - 1}," in _SOURCE
-    assert f"RECORD_BYTES = 1 << {runs._MOST_BYTES.bit_length() - 1} " in _SOURCE
+    assert f"GROWN_BYTES = 1 << {runs._MOST_BYTES.bit_length() - 1} " in _SOURCE
+    assert runs._MOST_BYTES == history._MOST_BYTES
 
 
 def test_what_no_form_depends_on_no_note_depends_on() -> None:
-    assert request_key._IGNORED_VARIABLES.issuperset(ticket._IGNORED)
-    assert option_table.APART.issuperset(ticket._APART)
+    assert request_key._IGNORED_VARIABLES.issuperset(call_form._IGNORED)
+    assert option_table.APART.issuperset(call_form._APART)
     values = option_table.known_options("run")
-    assert all(values[name] for name in ticket._APART)
+    assert all(values[name] for name in call_form._APART)
 
 
 def test_one_version_of_zig() -> None:

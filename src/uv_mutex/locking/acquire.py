@@ -125,6 +125,8 @@ def _wait_for_flock(
                         f"cannot lock {target.path}: it seems that a process above this call holds it; "
                         "use uv-mutex exec instead of flock"
                     )
+                if shared and budget.hand_over:
+                    budget.hand_over(target)
                 with Wait(target, budget) as wait:
                     turnstile.wait(wait)
                     wait.wait_for_flock(target, fd, shared=shared)

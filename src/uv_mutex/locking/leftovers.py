@@ -10,6 +10,8 @@ from uv_mutex.locking.process import Process
 #: How the names of files begin that a waiter renews, that a writer has for a moment, and that a host appends to.
 WAITING = "waiting."
 _HISTORY = "calls."
+#: And that of a form of call (environment/gate.py). Without one, a call makes it anew.
+GATE = "gate."
 #: In the name of the file that says which host had the lock last.
 _LAST = ".last."
 _MOMENT_SECONDS = 60.0
@@ -63,7 +65,7 @@ def _is_over(path: str, name: str, now: float) -> bool:
         return is_waiter_over(path, now, _MOMENT_SECONDS)
     if name.startswith(files.TEMPORARY):
         return _is_older(path, now, _MOMENT_SECONDS)
-    return (name.startswith(_HISTORY) or _LAST in name) and _is_older(path, now, _HOST_SECONDS)
+    return (name.startswith((_HISTORY, GATE)) or _LAST in name) and _is_older(path, now, _HOST_SECONDS)
 
 
 def _is_older(path: str, now: float, seconds: float) -> bool:

@@ -63,16 +63,17 @@ class WaitBudget:
 
     ``limit``: seconds; None for ever. ``waited``: seconds so far. ``quiet``: say nothing while waiting. ``backend``:
     the only kind of lock to take; None for the one that the file system has. ``command``: why it
-    wants the locks.
+    wants the locks. ``hand_over``: what to call before it waits for a lock as one of many; it need not return.
     """
 
-    __slots__ = ("backend", "command", "limit", "quiet", "waited")
+    __slots__ = ("backend", "command", "hand_over", "limit", "quiet", "waited")
 
     def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None, command: str = "") -> None:
         self.limit = limit
         self.quiet = quiet
         self.backend = backend
         self.command = command
+        self.hand_over: Callable[[LockTarget], None] | None = None
         self.waited = 0.0
 
     @classmethod

@@ -74,9 +74,13 @@ class WaiterFile:
 
 
 def read(target: LockTarget) -> list[LockOwner]:
-    """Who waits for a lock, on all hosts; the one that waits longest comes first."""
+    """Who waits for a lock, on all hosts (natively: on this one); the one that waits longest comes first."""
+    from uv_mutex.locking import native_waiters  # a call that waits needs no list of them
+
     name = os.path.basename(target.path)
     found = [waiter for path, waiter, lock in _files(target) if waiter and lock == name and not _is_over(path)]
+    shown = {waiter.process for waiter in found}
+    found += [waiter for waiter in native_waiters.read(target) if waiter.process not in shown]
     return sorted(found, key=lambda waiter: waiter.since)
 
 

@@ -44,13 +44,14 @@ class FailureFile:
 
     __slots__ = ("_first", "_target")
 
-    def __init__(self, target: "LockTarget") -> None:
+    def __init__(self, target: "LockTarget", since: float = float("inf")) -> None:
         """
         :param target: the lock. Beside the folder of an environment there is no such file.
+        :param since: when the call began to wait, in seconds since 1970; a failure that is newer came meanwhile.
         """
         self._target = target
         found = self._read()
-        self._first = found.sequence if found else 0
+        self._first = found.sequence if found and not self._is_newer(since) else 0
 
     def while_waiting(self, digest: "Callable[[], str | None]") -> FailedPreparation | None:
         """The failure that this call would only repeat; None if it must try. Call it with the lock in hand.
@@ -92,6 +93,12 @@ class FailureFile:
                 os.unlink(self._path)
             except OSError:
                 pass
+
+    def _is_newer(self, since: float) -> bool:
+        try:
+            return os.stat(self._path).st_mtime > since
+        except OSError:
+            return False
 
     @property
     def _path(self) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from uv_mutex.errors import NO_UV, MutexError
+from uv_mutex.errors import MutexError
 from uv_mutex.setup.manifest import SHARE
 
 #: Read by src/launcher/launcher.c. Each line ends with a line feed: the interpreter, its options, the script (relative
@@ -60,7 +60,8 @@ def chosen(package: Path, prefix: Path) -> Iterator[Choice]:
     while not os.path.lexists(prefix):
         prefix = prefix.parent
     with tempfile.TemporaryDirectory(prefix=".uv-mutex-", dir=prefix) as folder:
-        program = Path(folder, "uv")
+        program = Path(folder, "bin/uv")  # a prefix of its own, without a Python side
+        program.parent.mkdir()
         why = _make(package, name, program) or _problem(program)
         if not why:
             yield Choice(program, name, f"it runs on this {os.uname().machine} machine")
@@ -86,14 +87,15 @@ def _make(package: Path, name: str, program: Path) -> str:
 
 
 def _problem(program: Path) -> str:
-    """Why the program does not run on this machine; "" if it does. Where PATH has no uv, a launcher says so."""
+    """Why the program does not run on this machine; "" if it does. A launcher that finds no Python side says so."""
     try:
         done = subprocess.run(
             [program, "--version"], env={"PATH": os.devnull}, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
     except OSError as error:
         return f"it can't be started here ({error.strerror})"
-    return "" if done.returncode == NO_UV else f"it does not run here (status {done.returncode})"
+    runs = done.returncode == 1 and done.stderr.startswith(b"uv-mutex: ")
+    return "" if runs else f"it does not run here (status {done.returncode})"
 
 
 def pointer(interpreter: str, library: str, choice: Choice) -> bytes:

@@ -120,6 +120,8 @@ class _GuardedCall:
         find: "Callable[..., Found]",
     ) -> None:
         from uv_mutex.environment import freshness
+        from uv_mutex.environment.call_form import CallForm
+        from uv_mutex.environment.gate import Gate
         from uv_mutex.records.failed_preparation import FailureFile
         from uv_mutex.shim.session import LockSession
 
@@ -129,10 +131,22 @@ class _GuardedCall:
         self._locks = locks
         self._find = find
         command = f"uv {call.subcommand}"
-        self._session = LockSession(project, locks, command=command, words=["uv", *call.words], quiet=call.quiet)
+        waited = child.native_wait()
+        gate, since = waited or (-1, 0.0)
+        self._gate = Gate(CallForm(uv, call, project, locks, os.environ), project, locks, gate)
+        self._may_wait_natively = waited is None and child.is_below_native_launcher() and not call.never_fresh
+        self._session = LockSession(
+            project,
+            locks,
+            command=command,
+            words=["uv", *call.words],
+            quiet=call.quiet,
+            waits_since=since,
+            hand_over=self._wait_natively if call.subcommand in _PREPARING else None,
+        )
         self._ask_help = ask_help
         self._note = freshness.FreshnessNote(project, call, os.environ, uv)
-        self._failures = FailureFile(locks[0])
+        self._failures = FailureFile(locks[0], self._session.began)
 
     def go(self) -> "NoReturn":
         """Take the locks, do the work, release them."""
@@ -146,6 +160,7 @@ class _GuardedCall:
             go_on(str(error))
             child.exec_uv(self._uv, self._call.words)
         except MutexError as error:
+            self._gate.remove()
             self._session.release(unfinished=True)
             self._session.write(prepared=False, status=error.status)
             raise
@@ -157,6 +172,7 @@ class _GuardedCall:
             self._leave_ticket()
             if self._session.leave_record(self._call.subcommand):
                 self._hand_over(self._call.words, prepared=False)
+        self._wait_natively()
         self._session.retake(shared=False)
         words, prepared = self._call.words, not self._is_fresh()
         if prepared:
@@ -168,6 +184,19 @@ class _GuardedCall:
             self._leave_ticket()
         self._session.leave_record(self._call.subcommand)
         self._hand_over(words, prepared=prepared)
+
+    def _wait_natively(self, busy: "LockTarget | None" = None) -> None:
+        """Become the native launcher, which then waits, if it can and there is something to wait for. Else return.
+
+        :param busy: the lock that another call holds; None if an equal call may be about to prepare.
+        """
+        if (
+            self._may_wait_natively
+            and busy in (None, self._locks[0])
+            and self._gate.make(quiet=self._call.quiet, limit=self._session.wait_limit)
+            and (busy or not self._gate.enter())
+        ):
+            child.exec_launcher(self._call.words)
 
     def _is_fresh(self) -> bool:
         if self._note.fresh():
@@ -201,7 +230,8 @@ class _GuardedCall:
             return
         same = project and project.folders == self._project.folders
         if same and [lock.path for lock in locks] == [lock.path for lock in self._locks] and self._note.fresh():
-            ticket.write(self._note.compared_lines or ())
+            if not ticket.write(self._note.compared_lines or ()):
+                self._gate.remove()
 
     def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
         """Release the lock and let the real uv replace this process. Whoever takes it next knows by its record."""
@@ -269,6 +299,8 @@ class _GuardedCall:
         return child.run_uv(self._uv, words, extra_env=marks, stdin=stdin, silent=silent, lost=lost)
 
     def _end_like(self, ended: "Ended", *, prepared: bool = False) -> "NoReturn":
+        if not ended.ok:
+            self._gate.remove()
         self._session.release(unfinished=bool(ended.signal))
         self._session.write(prepared=prepared, status=ended.shell_status)
         child.end_like(ended)

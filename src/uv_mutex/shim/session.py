@@ -42,7 +42,15 @@ class LockSession:
     )
 
     def __init__(
-        self, project: "Project", targets: "list[LockTarget]", *, command: str, words: list[str], quiet: bool
+        self,
+        project: "Project",
+        targets: "list[LockTarget]",
+        *,
+        command: str,
+        words: list[str],
+        quiet: bool,
+        waits_since: float = 0.0,
+        hand_over: "Callable[[LockTarget], None] | None" = None,
     ) -> None:
         """
         :param project: the project that the call works on.
@@ -50,6 +58,8 @@ class LockSession:
         :param command: what they are held for, in a word or two; others can read it.
         :param words: the whole command line. It may hold passwords: only UV_MUTEX_LOG_ARGS has it written down.
         :param quiet: say nothing while waiting.
+        :param waits_since: when the call began to wait, by the monotonic clock in seconds; 0 if it does not wait yet.
+        :param hand_over: see :class:`uv_mutex.locking.wait.WaitBudget`.
         :raises MutexError: if a variable has a value that it can't have.
         """
         self._project = project
@@ -59,6 +69,11 @@ class LockSession:
         self._budget = WaitBudget.from_environment(os.environ, quiet=quiet, command=command)
         self._locks: list[HeldLock] = []
         self._began, self._started = time.time(), time.monotonic()
+        self._budget.hand_over = hand_over
+        if 0 < waits_since < self._started:
+            self._budget.waited = self._started - waits_since
+            self._began -= self._budget.waited
+            self._started = waits_since
         self._taken = self._held = 0.0
         if os.environ.get("UV_MUTEX_LOG"):
             from uv_mutex.records import call_log  # now: once the call is done, the shim may be uninstalled
@@ -66,6 +81,11 @@ class LockSession:
             self._log: Callable[..., None] | None = call_log.append
         else:
             self._log = None
+
+    @property
+    def wait_limit(self) -> float | None:
+        """How many seconds the call may wait; None for ever."""
+        return self._budget.limit
 
     @property
     def began(self) -> float:
