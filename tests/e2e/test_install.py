@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -362,7 +363,7 @@ def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) ->
     with (project.root / ".uv-mutex/lock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen([shim.uv, "sync"], cwd=project.root, env=env, stderr=subprocess.PIPE)
-        wait_until(lambda: any((project.root / ".uv-mutex").glob("waiting.*")))
+        wait_until(lambda: re.search(rf"-> FLOCK .* {waiting.pid} ", Path("/proc/locks").read_text()))
         uninstall(prefix)
         assert waiting.stderr
         assert waiting.stderr.readline().startswith(b"uv-mutex: waiting for other uv calls")

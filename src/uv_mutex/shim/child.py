@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: The option of Python (-X) in which the native launcher names those of them that its caller ignored.
 _IGNORED_OPTION = "uv_mutex_ignored"
-#: The option in which it names the gate that it holds (a descriptor), and since when it waits: gate.c.
+#: The option in which it names the gate that it holds (a descriptor), and since when it waits: ticket.c.
 _GATE_OPTION = "uv_mutex_gate"
 #: The first word of a call that it gets back: launcher.c.
 _CALL_TO_WAIT = "uv-mutex"

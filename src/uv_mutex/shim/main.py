@@ -229,9 +229,9 @@ class _GuardedCall:
         except OSError:  # the working directory is gone
             return
         same = project and project.folders == self._project.folders
-        if same and [lock.path for lock in locks] == [lock.path for lock in self._locks] and self._note.fresh():
-            if not ticket.write(self._note.compared_lines or ()):
-                self._gate.remove()
+        same = same and [lock.path for lock in locks] == [lock.path for lock in self._locks]
+        if not (same and self._note.fresh() and ticket.write(self._note.compared_lines or ())):
+            self._gate.remove()
 
     def _hand_over(self, words: list[str], *, prepared: bool) -> "NoReturn":
         """Release the lock and let the real uv replace this process. Whoever takes it next knows by its record."""
