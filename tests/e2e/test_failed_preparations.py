@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.blocked import is_blocked
 from support.herd import Outcome, explain, herd, read_log
 from support.project import Project, run
 from support.terminal import wait_until
@@ -103,7 +104,7 @@ def test_changed_inputs_are_tried(edited: bool, project: Project) -> None:
     with (folder / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with subprocess.Popen(_RUN, env=env, cwd=project.root, stderr=subprocess.PIPE) as waiter:
-            wait_until(lambda: list(folder.glob("waiting.*")))
+            wait_until(lambda: is_blocked(waiter.pid))
             # As if the two had failed while it waited.
             text = (folder / "lock.failed").read_text()
             (folder / "lock.failed").write_text(text.replace("2 2 ", "4 2 ", 1))

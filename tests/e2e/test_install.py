@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import filelock
 import pytest
 from support import need
+from support.blocked import is_blocked
 from support.disk import small_disk
 from support.herd import explain, failures, herd, read_log
 from support.index import LocalIndex
@@ -363,7 +363,7 @@ def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) ->
     with (project.root / ".uv-mutex/lock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen([shim.uv, "sync"], cwd=project.root, env=env, stderr=subprocess.PIPE)
-        wait_until(lambda: re.search(rf"-> FLOCK .* {waiting.pid} ", Path("/proc/locks").read_text()))
+        wait_until(lambda: is_blocked(waiting.pid))
         uninstall(prefix)
         assert waiting.stderr
         assert waiting.stderr.readline().startswith(b"uv-mutex: waiting for other uv calls")

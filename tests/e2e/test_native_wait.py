@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support import need
+from support.blocked import is_blocked
 from support.herd import read_log
 from support.native import SANITIZERS, StubPrefix, compile_launcher
 from support.project import Project, run
@@ -108,11 +109,6 @@ class Site:
     def rss(self, pid: int) -> int:
         """The resident memory of a process in KiB."""
         return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
-
-
-def is_blocked(pid: int) -> bool:
-    """Whether a process waits for a flock in the kernel."""
-    return bool(re.search(rf"-> FLOCK\s+ADVISORY\s+\w+\s+{pid} ", Path("/proc/locks").read_text()))
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCKED = "->"
-_MOST_BYTES = 1 << 20
 _HEAD_BYTES = 4096
 
 
@@ -60,7 +59,12 @@ def _inode(path: str) -> int:
 
 def _flocks() -> "Iterator[tuple[bool, int, int]]":
     """Whether it is blocked, its process, and the inode number of the file."""
-    for line in files.read_or_empty("/proc/locks", _MOST_BYTES).decode("ascii", "replace").splitlines():
+    try:
+        with open("/proc/locks", encoding="ascii") as file:  # all of it: one read gives no more than a page
+            lines = file.readlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
         fields = line.replace(_BLOCKED, "").split()
         if len(fields) > 5 and fields[1] == "FLOCK":
             yield _BLOCKED in line, int(fields[4]), int(fields[5].rpartition(":")[2])
