@@ -21,10 +21,9 @@ static const char *const APART[] = {"--env-file", "--with", "--with-editable", "
 /* What is digested: items, each ended by a zero byte. First the environment, then the variables, then the others. */
 static char form[FORM_BYTES], boot[64];
 static size_t form_bytes, variables, others;
-/* A file of the form, and what is not read yet. */
 static char text[TICKET_BYTES + 1], *rest;
 /* The project's folder of ours, the gate in it, how many seconds this call may wait, and since when it does. */
-static int project = -1, gate = -1, is_held, is_quiet;
+static int project = -1, gate = -1, is_held, is_quiet, taken = -1;
 static double limit, since;
 
 static void add(const char *item)
@@ -106,6 +105,7 @@ static int take_shared(const char *inode, const char *path)
     int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), is_passed = strcmp(inode, "-") == 0;
     if (fd < 0)
         return is_passed && errno == ENOENT;
+    taken = is_passed ? taken : fd;
     return flock(fd, LOCK_SH | LOCK_NB) == 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
            found.st_size == 0 && found.st_nlink && (is_passed ? !close(fd) : found.st_ino == strtoull(inode, NULL, 10));
 }
@@ -226,7 +226,6 @@ int is_fresh(const char *uv, char *const *argv)
     }
 }
 
-/* Whether a process is above this one. */
 static int is_above(long wanted)
 {
     char path[64], status[512], *name_end;
@@ -290,6 +289,7 @@ int pass_gate(void)
     char owner[16] = "";
     struct stat found;
     int lock = openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    close(taken); /* by a ticket that does not hold: others may need it while this call waits */
     /* A call below one that works must not wait for it. */
     if (gate < 0 || lock < 0 || faccessat(project, "lock.1", F_OK, 0) == 0 ||
         (pread(lock, owner, sizeof owner - 1, 0) > 0 && is_above(strtol(owner, NULL, 10))))
