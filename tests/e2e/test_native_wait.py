@@ -336,6 +336,20 @@ def test_the_environment_changes_meanwhile(site: Site) -> None:
 
 
 @native
+def test_who_waits_at_the_gate_holds_no_lock(site: Site) -> None:
+    """Its ticket names the lock first, and then a file that changed. The one that has the gate may need the lock alone."""
+    (gate,) = site.folder.glob("gate.*")
+    with gate.open() as passed, site.lock.open() as lock:
+        fcntl.flock(passed, fcntl.LOCK_EX)
+        os.utime(site.project.pyproject)
+        with site.waiting("run", "true") as call:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            fcntl.flock(passed, fcntl.LOCK_UN)
+            assert call.wait(60) == 0
+
+
+@native
 @pytest.mark.parametrize("below", [True, False], ids=["below", "control"])
 def test_no_call_waits_for_one_above_it(below: bool, site: Site) -> None:
     """Whatever variables its parent takes away. The control begins below the holder as well, but loses its parent."""
