@@ -337,7 +337,7 @@ def test_the_environment_changes_meanwhile(site: Site) -> None:
 
 @native
 def test_who_waits_at_the_gate_holds_no_lock(site: Site) -> None:
-    """Its ticket names the lock first, and then a file that changed. The one that has the gate may need the lock alone."""
+    """Its ticket names the lock first, then a file that changed. Whoever has the gate may need the lock alone."""
     (gate,) = site.folder.glob("gate.*")
     with gate.open() as passed, site.lock.open() as lock:
         fcntl.flock(passed, fcntl.LOCK_EX)
