@@ -142,7 +142,7 @@ class _GuardedCall:
             words=["uv", *call.words],
             quiet=call.quiet,
             waits_since=since,
-            hand_over=self._wait_natively if call.subcommand in _PREPARING else None,
+            hand_over=self._wait_natively if call.may_be_fresh else None,
         )
         self._ask_help = ask_help
         self._note = freshness.FreshnessNote(project, call, os.environ, uv)
