@@ -260,7 +260,7 @@ def test_an_edit_that_begins_between_look_and_record(
     for _ in range(2):
         assert run(project, ["uv", "sync"], env).returncode == 0
     log.write_text("")
-    delay = ["-e", "trace=mkdir", "-e", "inject=mkdir:delay_enter=2000000:when=1", "-o", str(tmp_path / "strace")]
+    delay = ["-e", "trace=umask", "-e", "inject=umask:delay_enter=2000000:when=1", "-o", str(tmp_path / "strace")]
     held_up = subprocess.Popen(
         [need.executable("strace"), *delay, str(prefix / "bin/uv"), "sync"], env=env, cwd=project.root
     )

@@ -88,7 +88,7 @@ def set_version(sources: Path, version: str) -> None:
     changes = {
         "src/uv_mutex/__init__.py": (r'^VERSION = ".*"$', f'VERSION = "{version}"'),
         "src/uv_mutex/environment/note_file.py": (r'"uv-mutex (note) \d+"', newer),
-        "src/uv_mutex/environment/ticket.py": (r'"uv-mutex (ticket) \d+"', newer),
+        "src/uv_mutex/environment/call_form.py": (r'"uv-mutex (ticket) \d+"', newer),
         "src/launcher/ticket.c": (r'"uv-mutex (ticket) \d+"', newer),
     }
     for name, (pattern, text) in changes.items():
