@@ -26,7 +26,7 @@ enum { HEAD_BYTES = 2048 };
 
 /* Leads from PREFIX/bin/uv to Python. Three lines: the interpreter, its options, the script (relative to this file). */
 #define PYTHON_SIDE "/lib/uv-mutex/launcher"
-/* The first word of a call that Python hands back, so that it waits here: CALL_TO_WAIT of child.py. */
+/* The first word of a call that Python hands back, so that it waits here: CALL_TO_WAIT of native_launcher.py. */
 #define CALL_TO_WAIT "uv-mutex"
 /* Exit statuses: that of hooks/uv where the library is damaged, and one of errors.py. Ends of messages. */
 enum { INCOMPLETE = 1, CANNOT_EXEC = 126 };

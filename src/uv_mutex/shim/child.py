@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 #: The signals that Python ignores when it starts. They would stay ignored after an exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 #: The option of Python (-X) in which the native launcher names those of them that its caller ignored.
-_IGNORED_OPTION = "uv_mutex_ignored"
-#: The option in which it names the gate that it holds (a descriptor), and since when it waits: ticket.c.
-_GATE_OPTION = "uv_mutex_gate"
-#: The first word of a call that it gets back: launcher.c.
-_CALL_TO_WAIT = "uv-mutex"
-#: From the script that the native launcher starts to that launcher.
-_TO_LAUNCHER = "../../../bin/uv"
+IGNORED_OPTION = "uv_mutex_ignored"
 #: The values that Python gives to LC_CTYPE when it starts in a C locale (PEP 538).
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 _PR_SET_PDEATHSIG = 1
@@ -63,39 +57,6 @@ class Ended:
         return 128 + self.signal if self.signal else self.status
 
 
-def is_below_native_launcher() -> bool:
-    """Whether the native launcher has started this process."""
-    return _IGNORED_OPTION in sys._xoptions
-
-
-def native_wait() -> tuple[int, float] | None:
-    """What the native launcher did before it started this process; None if it has not been at a gate.
-
-    :returns: the descriptor of the gate that this process holds, -1 for none; since when the call waits, by the
-        monotonic clock in seconds, 0 if it had not to.
-    """
-    fd, _, since = str(sys._xoptions.get(_GATE_OPTION, "")).partition("/")
-    if not since:
-        return None
-    if int(fd) >= 0:
-        os.set_inheritable(int(fd), False)
-    return int(fd), float(since)
-
-
-def exec_launcher(words: list[str]) -> None:
-    """Replace this process by the native launcher, which then waits. It never gives a call back twice.
-
-    :param words: the words after ``uv``.
-    """
-    launcher = os.path.normpath(os.path.join(os.path.dirname(sys.argv[0]), _TO_LAUNCHER))
-    if os.access(launcher, os.X_OK):  # the shim may be uninstalled by now
-        _undo_python()
-        try:
-            os.execv(launcher, [_CALL_TO_WAIT, *words])
-        except OSError:
-            pass
-
-
 def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     """Replace this process by the real uv, which then sees what it would have seen without the shim.
 
@@ -103,7 +64,7 @@ def exec_uv(uv: str, words: list[str]) -> "NoReturn":
     :param words: the words after ``uv``.
     :raises MutexError: if the kernel won't start it.
     """
-    _undo_python()
+    undo_python()
     _guard_against_loop(uv)
     try:
         # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
@@ -237,7 +198,7 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
     try:
         pdeathsig()
         if os.getppid() == parent:
-            _undo_python()
+            undo_python()
             signal.signal(signal.SIGCHLD, sigchld)
             start()
     except OSError as error:
@@ -301,10 +262,10 @@ def end_like(ended: Ended) -> "NoReturn":
     os._exit(ended.shell_status)
 
 
-def _undo_python() -> None:
+def undo_python() -> None:
     """Undo what the interpreter changed in this process when it started."""
     # Without the native launcher nobody knows what the caller ignored: the default is the likelier.
-    ignored = str(sys._xoptions.get(_IGNORED_OPTION, "")).split(",")
+    ignored = str(sys._xoptions.get(IGNORED_OPTION, "")).split(",")
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_IGN if number.name in ignored else signal.SIG_DFL)
     if os.environ.get("LC_CTYPE") in _COERCED:

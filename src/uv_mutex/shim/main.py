@@ -5,7 +5,7 @@ import sys
 
 from uv_mutex import terminal
 from uv_mutex.errors import MutexError, go_on, say
-from uv_mutex.shim import child
+from uv_mutex.shim import child, native_launcher
 from uv_mutex.uv import executable
 
 TYPE_CHECKING = False
@@ -131,10 +131,10 @@ class _GuardedCall:
         self._locks = locks
         self._find = find
         command = f"uv {call.subcommand}"
-        waited = child.native_wait()
+        waited = native_launcher.native_wait()
         gate, since = waited or (-1, 0.0)
         self._gate = Gate(CallForm(uv, call, project, locks, os.environ), project, locks, gate)
-        self._may_wait_natively = waited is None and child.is_below_native_launcher() and not call.never_fresh
+        self._may_wait_natively = waited is None and native_launcher.is_above() and not call.never_fresh
         self._session = LockSession(
             project,
             locks,
@@ -196,7 +196,7 @@ class _GuardedCall:
             and self._gate.make(quiet=self._call.quiet, limit=self._session.wait_limit)
             and (busy or not self._gate.enter())
         ):
-            child.exec_launcher(self._call.words)
+            native_launcher.exec_launcher(self._call.words)
 
     def _is_fresh(self) -> bool:
         if self._note.fresh():
@@ -214,7 +214,7 @@ class _GuardedCall:
 
     def _leave_ticket(self) -> None:
         """Let the native launcher answer the next call of this form, if it can and the environment is fresh."""
-        if not child.is_below_native_launcher():
+        if not native_launcher.is_above():
             return
         try:
             from uv_mutex.environment.ticket import Ticket
