@@ -133,5 +133,5 @@ def test_what_was_taken_out_of_it_stays_out(image: Image, *, copied: bool) -> No
     runs_in(image, containers, UV_OFFLINE="1")
     for each in containers:
         image.run(each, ["uv", "sync", "--reinstall-package", "beta"])
-        image.run(each, ["uv", "pip", "show", "alpha"], UV_OFFLINE="1")
+        image.run(each, ["uv", "pip", "show", "--python", ".venv", "alpha"], UV_OFFLINE="1")
     assert not any(Path(each.outside(str(removed))).exists() for each in containers)
