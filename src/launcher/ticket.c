@@ -288,10 +288,10 @@ int pass_gate(void)
 {
     char owner[16] = "";
     struct stat found;
-    int lock = openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int lock = gate < 0 ? -1 : openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     close(taken); /* by a ticket that does not hold: others may need it while this call waits */
     /* A call below one that works must not wait for it; and the kernel spares PID 1 the signals that end a wait. */
-    if (gate < 0 || lock < 0 || getpid() == 1 || faccessat(project, "lock.1", F_OK, 0) == 0 ||
+    if (lock < 0 || getpid() == 1 || faccessat(project, "lock.1", F_OK, 0) == 0 ||
         (pread(lock, owner, sizeof owner - 1, 0) > 0 && is_above(strtol(owner, NULL, 10))))
         return 0;
     /* Python removes the gate of a form for which it can't leave a ticket. */
