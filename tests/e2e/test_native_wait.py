@@ -405,7 +405,7 @@ def test_odd_gates_and_first_words(tmp_path: Path) -> None:
     os.chdir(root)
     try:
         form = CallForm(str(stub.real), call, found, [lock], env)
-        assert Gate(form, found, [lock]).make(quiet=False, limit=None)
+        assert Gate(form).make(quiet=False, limit=None)
     finally:
         os.chdir(before)
     (gate,) = (root / ".uv-mutex").glob("gate.*")

@@ -26,6 +26,7 @@ from support.terminal import wait_until
 from support.uvs import all_versions, uv
 from support.wheels import make_wheel
 
+from uv_mutex.environment.call_form import CallForm
 from uv_mutex.environment.ticket import Ticket
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.records import runs
@@ -551,7 +552,7 @@ class StubWorld:
         before = Path.cwd()
         os.chdir(root)
         try:
-            ticket = Ticket(str(self.stub.real), call, found, [self.lock], {**self.env, **env})
+            ticket = Ticket(CallForm(str(self.stub.real), call, found, [self.lock], {**self.env, **env}))
             assert ticket.is_wanted(float("inf"))
             ticket.describe()
             ticket.write(note or [f"file - {root}/nothing"])

@@ -41,7 +41,11 @@ _MOST_BYTES = 1 << 16
 
 
 class CallForm:
-    """The form of one call. ``name``: the digest of all items but the variables; set if the form is understood."""
+    """The form of one call.
+
+    ``uv``, ``call``, ``project``, ``locks`` and ``environ``: what it was made of. ``name``: the digest of all items but
+    the variables; set if the form is understood.
+    """
 
     def __init__(
         self, uv: str, call: "Call", project: "Project", locks: "Sequence[LockTarget]", environ: "Mapping[str, str]"
@@ -53,22 +57,22 @@ class CallForm:
         :param locks: all locks that it needs.
         :param environ: the environment variables.
         """
-        self._uv = uv
-        self._call = call
-        self._project = project
-        self._locks = locks
-        self._environ = environ
+        self.uv = uv
+        self.call = call
+        self.project = project
+        self.locks = locks
+        self.environ = environ
         self._variables = self._items = b""
         self.name = ""
 
     def is_understood(self) -> bool:
         """Whether the launcher can know that it is the same call."""
-        call, environ = self._call, self._environ
-        if self._project.script or self._project.found_by_script or call.forces_work or process.boot_id() == "-":
+        call, environ = self.call, self.environ
+        if self.project.script or self.project.found_by_script or call.forces_work or process.boot_id() == "-":
             return False
         if any(name.startswith("UV_MUTEX") and name not in _UNDERSTOOD for name in environ):
             return False
-        if not (os.path.isabs(self._uv) and "HOME" in environ):  # where that is, depends on the user
+        if not (os.path.isabs(self.uv) and "HOME" in environ):  # where that is, depends on the user
             return False
         given = request_key.working_directory(call, environ)
         if given and os.path.realpath(given) != os.path.abspath(given):
@@ -86,19 +90,19 @@ class CallForm:
         :param before: items to digest before those of the form.
         """
         data = b"".join(map(_item, before)) + self._variables + self._items
-        return f"{_HEAD} {self._call.subcommand} {_digest(data)}"
+        return f"{_HEAD} {self.call.subcommand} {_digest(data)}"
 
     def is_local(self) -> bool:
         """Whether there is flock, and no other host can change anything."""
-        places = {self._project.root, self._project.environment, *(lock.path for lock in self._locks)}
+        places = {self.project.root, self.project.environment, *(lock.path for lock in self.locks)}
         return all(map(filesystem.is_local, places)) and all(
             isinstance(lock, LockFile) and lock.folder is not None and lock.recorded_backend() == FLOCK
-            for lock in self._locks
+            for lock in self.locks
         )
 
     def _has_known_target(self) -> bool:
         """Whether the command is a name, or a file whose line in the ticket tells whether it is the same script."""
-        call = self._call
+        call = self.call
         if call.subcommand == "sync":
             return not call.operands
         target = call.operands[0] if call.operands else "-"
@@ -106,23 +110,23 @@ class CallForm:
             return False
         if not may_be_path(target):
             return not call.has(*_SCRIPT_OPTIONS)
-        path = request_key.absolute(target, call, self._environ)
+        path = request_key.absolute(target, call, self.environ)
         return os.path.isfile(path) or not os.path.lexists(path)
 
     def _describe(self, words: list[str]) -> None:
-        variables = [f"{name}={value}" for name, value in self._environ.items() if _counts(name)]
-        items = [_HEAD, process.boot_id(), self._uv, os.getcwd(), self._environ["HOME"], *words]
-        if self._call.subcommand == "sync":
+        variables = [f"{name}={value}" for name, value in self.environ.items() if _counts(name)]
+        items = [_HEAD, process.boot_id(), self.uv, os.getcwd(), self.environ["HOME"], *words]
+        if self.call.subcommand == "sync":
             items += ["whole", ""]
         else:
-            target = self._call.operands[0]
+            target = self.call.operands[0]
             items += ["script", target] if may_be_path(target) else ["command", ""]
         self._variables, self._items = b"".join(sorted(map(_item, variables))), b"".join(map(_item, items))
         self.name = _digest(self._items)
 
     def _words(self) -> list[str]:
         """The words that are the same for all calls of this form."""
-        call, found = self._call, []
+        call, found = self.call, []
         words = iter(call.words[: len(call.words) - len(call.operands)])
         for word in words:
             name, equals, _ = word.partition("=")

@@ -16,11 +16,7 @@ from uv_mutex.locking.flock import try_flock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from uv_mutex.environment.call_form import CallForm
-    from uv_mutex.locking.lock_file import LockTarget
-    from uv_mutex.uv.project import Project
 
 _FOR_EVER = 1e9
 #: The launcher looks at the clock twice a second.
@@ -31,16 +27,15 @@ _MOST_BYTES = 4096
 class Gate:
     """The gate of one form of call. Nothing here raises: without a gate, Python waits."""
 
-    def __init__(self, form: "CallForm", project: "Project", locks: "Sequence[LockTarget]", fd: int = -1) -> None:
+    def __init__(self, form: "CallForm", fd: int = -1) -> None:
         """
         :param form: the form of this call.
-        :param project: its project.
-        :param locks: all locks that it needs.
         :param fd: the descriptor of the gate if this process holds it already, else -1.
         """
         self._form = form
-        self._path = f"{project.root}/.uv-mutex/{leftovers.GATE}"
-        self._is_plain = [lock.path for lock in locks] == [f"{project.root}/.uv-mutex/lock"]
+        folder = f"{form.project.root}/.uv-mutex"
+        self._path = f"{folder}/{leftovers.GATE}"
+        self._is_plain = [lock.path for lock in form.locks] == [f"{folder}/lock"]
         self._fd = fd
 
     def make(self, *, quiet: bool, limit: float | None) -> bool:

@@ -16,18 +16,16 @@ call_form.py). Only its owner can read it:
 import os
 
 from uv_mutex.environment import fingerprint, note_file, request_key
-from uv_mutex.environment.call_form import CallForm, may_be_path
+from uv_mutex.environment.call_form import may_be_path
 from uv_mutex.locking import levels
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.uv import pyproject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from uv_mutex.locking.lock_file import LockTarget
-    from uv_mutex.uv.commandline import Call
-    from uv_mutex.uv.project import Project
+    from uv_mutex.environment.call_form import CallForm
 
 #: The launcher reads no longer ticket.
 _MOST_BYTES = 1 << 18
@@ -38,23 +36,12 @@ _MOST_ENCODED = 4
 class Ticket:
     """The ticket for one form of call."""
 
-    def __init__(
-        self, uv: str, call: "Call", project: "Project", locks: "Sequence[LockTarget]", environ: "Mapping[str, str]"
-    ) -> None:
+    def __init__(self, form: "CallForm") -> None:
         """
-        :param uv: the path of the real uv.
-        :param call: a call of `run` or `sync`.
-        :param project: its project.
-        :param locks: all locks that it needs, which it holds.
-        :param environ: the environment variables.
+        :param form: the form of a call of `run` or `sync`, which holds all locks that it needs.
         """
-        self._form = CallForm(uv, call, project, locks, environ)
-        self._uv = uv
-        self._call = call
-        self._project = project
-        self._locks = locks
-        self._environ = environ
-        self._files = note_file.NoteFiles(project.environment, project.root, environ)
+        self._form = form
+        self._files = note_file.NoteFiles(form.project.environment, form.project.root, form.environ)
         self._lines: list[str] = []
         self._described: list[str] = []
 
@@ -69,7 +56,7 @@ class Ticket:
     def describe(self) -> None:
         """Describe what decides and stands in no note. All that was decided before must be decided once more then."""
         paths = dict.fromkeys((*self._machine(), *self._projects()))
-        self._described = [fingerprint.describe("file", path, self._environ) for path in paths]
+        self._described = [fingerprint.describe("file", path, self._form.environ) for path in paths]
         self._lines = list(self._lock_lines())
 
     def write(self, note: "Sequence[str]") -> bool:
@@ -86,26 +73,26 @@ class Ticket:
             return True
         except _UnsupportedLineError:
             return False
-        text = "\n".join([self._form.head(os.path.realpath(self._project.environment)), *lines, "end\n"])
+        text = "\n".join([self._form.head(os.path.realpath(self._form.project.environment)), *lines, "end\n"])
         if not any("\n" in line for line in lines) and len(text) * _MOST_ENCODED <= _MOST_BYTES:
             self._files.write_ticket(self._form.name, text)
             return True
         return False
 
     def _absolute(self, path: str) -> str:
-        return request_key.absolute(path, self._call, self._environ)
+        return request_key.absolute(path, self._form.call, self._form.environ)
 
     def _machine(self) -> "Iterator[str]":
         """The real uv, and what the key of a note depends on."""
-        yield self._uv
-        yield from request_key.interpreters(self._project, self._call, self._environ)
-        yield from request_key.machine_settings(self._environ)
+        yield self._form.uv
+        yield from request_key.interpreters(self._form.project, self._form.call, self._form.environ)
+        yield from request_key.machine_settings(self._form.environ)
 
     def _projects(self) -> "Iterator[str]":
         """The script, if it is one, and all files that decide which project is found."""
-        starts = [self._absolute("."), self._project.start]
-        if self._call.subcommand == "run" and may_be_path(self._call.operands[0]):
-            path = self._absolute(self._call.operands[0])
+        starts = [self._absolute("."), self._form.project.start]
+        if self._form.call.subcommand == "run" and may_be_path(self._form.call.operands[0]):
+            path = self._absolute(self._form.call.operands[0])
             yield path
             starts.append(os.path.dirname(path))
         for start in starts:
@@ -113,14 +100,14 @@ class Ticket:
                 yield f"{folder}/pyproject.toml"
 
     def _lock_lines(self) -> "Iterator[str]":
-        for lock in self._locks:
+        for lock in self._form.locks:
             yield f"lock - {lock.beside('turn').path}"
             yield f"lock {os.stat(lock.path).st_ino} {lock.path}"
             depth = len(list(levels.deeper(lock, 0)))
             yield from (f"lock - {levels.level(lock, number).path}" for number in range(1, depth + 1))
             yield f"file - {levels.level(lock, depth + 1).path}"
             if isinstance(lock, LockFile):
-                yield fingerprint.describe("file", lock.backend_file, self._environ)
+                yield fingerprint.describe("file", lock.backend_file, self._form.environ)
 
 
 class _UnsupportedLineError(Exception):

@@ -133,7 +133,8 @@ class _GuardedCall:
         command = f"uv {call.subcommand}"
         waited = native_launcher.native_wait()
         gate, since = waited or (-1, 0.0)
-        self._gate = Gate(CallForm(uv, call, project, locks, os.environ), project, locks, gate)
+        self._form = CallForm(uv, call, project, locks, os.environ)
+        self._gate = Gate(self._form, gate)
         self._may_wait_natively = waited is None and native_launcher.is_above() and not call.never_fresh
         self._session = LockSession(
             project,
@@ -220,7 +221,7 @@ class _GuardedCall:
             from uv_mutex.environment.ticket import Ticket
         except ImportError:  # the shim was uninstalled while this call waited
             return
-        ticket = Ticket(self._uv, self._call, self._project, self._locks, os.environ)
+        ticket = Ticket(self._form)
         if not ticket.is_wanted(self._session.began):
             return
         ticket.describe()
