@@ -74,7 +74,7 @@ static int open_above(char *const *argv, const char *name, char found[PATH_MAX])
         return -1;
     for (;; cut_last_part(start)) {
         int fits = snprintf(path, sizeof path, "%s/%s/.uv-mutex", start, name) < (int)sizeof path;
-        int folder = fits ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+        int folder = fits ? open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
         cut_last_part(path);
         if (folder >= 0 || !*start)
             return folder >= 0 && realpath(path, found) ? folder : -1;

@@ -29,6 +29,11 @@ class Shim:
         """The shim itself."""
         return self.bin / "uv"
 
+    @property
+    def library(self) -> Path:
+        """The folder of its Python side."""
+        return next(self.prefix.glob("lib/uv-mutex/*/uv_mutex")).parent
+
     def is_called_by(self, words: Iterable[str]) -> bool:
         """Whether a process of these words is a call of the shim (a launcher, or the Python side of the native one)."""
         programs = (str(self.uv), str(self.bin / "uv-mutex"))

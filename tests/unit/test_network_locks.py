@@ -19,11 +19,13 @@ from uv_mutex import errors
 from uv_mutex.commands.doctor import lock_checks
 from uv_mutex.commands.doctor.finding import BAD, FINE
 from uv_mutex.errors import TIMED_OUT, MutexError
-from uv_mutex.locking import acquire, filesystem, wait
+from uv_mutex.locking import acquire, filesystem, observed_lock, owner, wait
 from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import FLOCK, LEASE, LockFile
 from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.records import runs
 from uv_mutex.shim.project_locks import project_locks
+from uv_mutex.shim.session import LockSession
 from uv_mutex.uv.project import Project
 
 Mounted = Callable[[Path, str, str], bytes]
@@ -77,6 +79,151 @@ def is_busy(lock: LockFile, *, shared: bool = False) -> bool:
             raise
         return True
     return False
+
+
+def edit(lock: LockFile) -> None:
+    """Take a lock alone, as `uv add` does, and release it."""
+    held = take(lock)
+    held.record("uv add")
+    held.release()
+
+
+def observe(lock: LockFile) -> HeldLock:
+    """Look at a lock that nobody has."""
+    seen = observed_lock.observe(lock)
+    assert seen
+    return seen
+
+
+class TestObserved:
+    """Over NFS a shared lock is a look before and a look after; whoever takes it alone names itself first."""
+
+    @pytest.fixture
+    def lock(self, mounted: Mounted, tmp_path: Path) -> LockFile:
+        """A lock over NFS that was taken before."""
+        mounted(tmp_path, "nfs4", "rw,vers=4.2,local_lock=none")
+        edit(LockFile(str(tmp_path)))
+        return LockFile(str(tmp_path))
+
+    def test_nobody_comes(self, lock: LockFile) -> None:
+        first, second = observe(lock), observe(lock)
+        assert first.still_excludes()
+        first.release()
+        assert second.still_excludes()
+        assert not is_busy(lock), "nothing was taken"
+
+    def test_somebody_has_it(self, lock: LockFile) -> None:
+        held = take(lock)
+        assert observed_lock.observe(lock), "the control: it is free until it names its owner"
+        held.record("uv add")
+        assert observed_lock.observe(lock) is None
+        held.release()
+        assert observed_lock.observe(lock)
+
+    def test_somebody_takes_it_before_the_record(self, lock: LockFile) -> None:
+        run = observe(lock)
+        held = take(lock)
+        held.record("uv add")
+        assert not run.still_excludes()
+        held.release()
+
+    def test_somebody_has_come_and_gone(self, lock: LockFile) -> None:
+        """What the run found fresh is not what it was."""
+        run = observe(lock)
+        time.sleep(0.02)  # as a uv takes, and longer than a tick of the kernel's clock
+        edit(lock)
+        assert not run.still_excludes()
+        assert observe(lock).still_excludes()
+
+    def test_somebody_died(self, lock: LockFile) -> None:
+        held = take(lock)
+        held.record("uv add")
+        held.release(unfinished=True)
+        assert observed_lock.observe(lock) is None
+
+    def test_another_file(self, lock: LockFile) -> None:
+        """`git clean -fdx`, and a new call."""
+        run = observe(lock)
+        shutil.rmtree(os.path.dirname(lock.path))
+        assert not run.still_excludes()
+        edit(lock)
+        assert not run.still_excludes()
+
+    def test_calls_below_a_dead_owner(self, lock: LockFile) -> None:
+        Path(f"{lock.path}.1").touch()
+        assert observed_lock.observe(lock) is None
+
+    def test_a_link_and_no_file(self, lock: LockFile) -> None:
+        os.unlink(lock.path)
+        assert observed_lock.observe(lock) is None
+        Path(lock.path).symlink_to("backend")
+        assert observed_lock.observe(lock) is None
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("ext4", "rw"),
+            ("nfs", "rw,vers=3,nolock,local_lock=all"),
+            ("nfs4", "rw,vers=4.2,nocto"),
+            ("fuse.glusterfs", "rw"),
+            ("ceph", "rw"),
+        ],
+    )
+    def test_not_where_a_look_does_not_tell(self, mounted: Mounted, tmp_path: Path, kind: str, options: str) -> None:
+        edit(LockFile(str(tmp_path)))
+        mounted(tmp_path, kind, options)
+        assert observed_lock.observe(LockFile(str(tmp_path))) is None
+
+    @pytest.mark.parametrize("kind", ["nfs4", "fuse.glusterfs", "ext4"])
+    def test_the_name_goes_to_the_file_server_at_once(
+        self, mounted: Mounted, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mounted(tmp_path, kind, "rw")
+        sent: list[bytes] = []
+        monkeypatch.setattr(os, "fsync", lambda fd: sent.append(os.pread(fd, owner.RECORD_BYTES, 0)))
+        edit(LockFile(str(tmp_path)))
+        assert [b"uv add" in each for each in sent] == ([] if kind == "ext4" else [True])
+
+
+class TestSessionThatObserves:
+    """A call looks twice at most, and then takes the flock."""
+
+    @pytest.fixture
+    def session(self, mounted: Mounted, tmp_path: Path) -> LockSession:
+        """A session of a call on a project over NFS."""
+        mounted(tmp_path, "nfs4", "rw,vers=4.2,local_lock=none")
+        root = str(tmp_path)
+        (tmp_path / ".venv").mkdir()
+        edit(LockFile(root))
+        project = Project(root, root, root, f"{root}/.venv")
+        return LockSession(project, [LockFile(root)], command="uv run", words=["uv", "run"], quiet=True)
+
+    def test_nobody_comes(self, session: LockSession, tmp_path: Path) -> None:
+        session.take(shared=True)
+        assert not is_busy(LockFile(str(tmp_path)))
+        assert session.leave_record("run")
+        (file,) = runs.find(f"{tmp_path}/.venv", [])
+        assert [run.kind for run in file.runs()] == [runs.RUN]
+
+    def test_somebody_comes_each_time(self, session: LockSession, tmp_path: Path) -> None:
+        for is_taken in (False, False, True):
+            session.retake(shared=True)
+            assert is_busy(LockFile(str(tmp_path))) == is_taken
+            if not is_taken:
+                time.sleep(0.02)  # likewise
+                edit(LockFile(str(tmp_path)))
+            assert session.leave_record("run") == is_taken
+        (file,) = runs.find(f"{tmp_path}/.venv", [])
+        assert [run.kind for run in file.runs()] == [runs.RUN], "those of the first two times were taken back"
+        session.release()
+
+    def test_no_record_can_be_left(self, session: LockSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runs, "append", lambda *_: False)
+        for is_taken in (False, True):
+            session.retake(shared=True)
+            assert is_busy(LockFile(str(tmp_path))) == is_taken
+            assert session.leave_record("run") == is_taken
+        session.release()
 
 
 class TestFlockThatStaysOnTheHost:

@@ -60,7 +60,7 @@ class Mount:
     @property
     def forgets_at_open(self) -> bool:
         """Whether it drops what it has in memory of a file when the file is opened and another host has changed it."""
-        return self.kind in _NFS
+        return self.kind in _NFS and "nocto" not in self.options
 
     @property
     def locks_folders(self) -> bool:
@@ -94,6 +94,16 @@ def cache_seconds(path: str) -> float:
     """For how many seconds this host may answer from memory what another host has changed; 0 if it asks at open."""
     mount = find(path)
     return _CACHE_SECONDS if mount is not None and mount.kind.startswith("fuse") else 0.0
+
+
+def shows_owners_at_open(path: str, table: bytes | None = None) -> bool:
+    """Whether whoever opens a lock file sees the owner that another host has named in it, and is kept out by its flock.
+
+    :param path: the lock file.
+    :param table: the mount table, as for :func:`find`.
+    """
+    mount = find(path, table)
+    return mount is not None and mount.forgets_at_open and mount.flock_reach == EVERYWHERE
 
 
 def find(path: str, table: bytes | None = None) -> Mount | None:

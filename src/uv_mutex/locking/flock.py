@@ -36,11 +36,13 @@ class HeldLock:
     """A lock that this process holds until :meth:`release`, or until it ends.
 
     ``target``: what is locked. ``base``: the lock that ``target`` is a level of; ``target`` itself if it is none.
-    ``shared``: as one of many. ``previous_owner_began``: if the last owner died at work, so that its work may be half
-    done, when it took the lock, in seconds since 1970 by the file server's clock.
+    ``shared``: as one of many. ``needs_record``: without a run record it keeps nobody out. ``previous_owner_began``: if
+    the last owner died at work, so that its work may be half done, when it took the lock, in seconds since 1970 by the
+    file server's clock.
     """
 
     backend = FLOCK
+    needs_record = False
     __slots__ = ("_fd", "_owner", "_record", "base", "previous_owner_began", "shared", "target")
 
     def __init__(self, target: LockTarget, fd: int, *, shared: bool) -> None:
@@ -70,6 +72,8 @@ class HeldLock:
             data = self._owner.encode()
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
+            if not filesystem.is_local(self.target.path):  # observed_lock relies on it
+                os.fsync(self._fd)
         except OSError:
             return
         self._record = data

@@ -79,8 +79,8 @@ class RunFile:
         yield from reversed(standing)
 
 
-def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> None:
-    """Leave the record of this process. Never fails: without it, an edit may begin beside the check of this uv.
+def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> bool:
+    """Leave the record of this process; return whether that worked. If not, an edit may begin beside its uv's check.
 
     :param environment: the folder of the environment.
     :param targets: the locks that this process is about to release.
@@ -90,9 +90,10 @@ def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> None
     for folder in _folders(environment, targets):
         try:
             _append(folder, line)
-            return
+            return True
         except OSError:
             pass
+    return False
 
 
 def find(environment: str, targets: "Iterable[LockTarget]") -> list[RunFile]:
@@ -172,9 +173,11 @@ def _append(folder: str, line: bytes) -> None:
 def _open_folder(folder: str, mode: int) -> int:
     """Open a folder, and make it first only if there is none: over NFS, even to be told that there is one takes time.
 
+    So does an open that is for more than what is in it.
+
     :raises OSError: if there can't be one.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         return os.open(folder, flags)
     except FileNotFoundError:

@@ -27,6 +27,8 @@ _GUARDED_WORDS = ("run", "sync", "add", "remove", "upgrade", "version", "check")
 #: From this exit status on, as a shell gives it, a signal ended the call.
 _KILLED = 128
 _OFF = ("off", "0", "false", "no")
+#: How often a call that finds the environment fresh looks again, because another call changed something meanwhile.
+_LOOKS = 3
 
 
 def main(words: list[str]) -> "NoReturn":
@@ -168,8 +170,10 @@ class _GuardedCall:
 
     def _work_unless_fresh(self) -> "NoReturn":
         """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
-        self._session.take(shared=True)
-        if self._is_fresh():
+        for _ in range(_LOOKS):
+            self._session.retake(shared=True)
+            if not self._is_fresh():
+                break
             self._leave_ticket()
             if self._session.leave_record(self._call.subcommand):
                 self._hand_over(self._call.words, prepared=False)

@@ -3,7 +3,7 @@
 import os
 import time
 
-from uv_mutex.locking import acquire, lock_set, nesting, network_cache
+from uv_mutex.locking import acquire, filesystem, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait import WaitBudget
 from uv_mutex.records import history, runs
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A shorter wait is not written down for `uv-mutex status`.
 _LONG_WAIT_SECONDS = 0.05
+#: How often a shared lock may be looked at, before it is taken. The first look can be one at what this host remembers.
+_LOOKS = 2
 
 
 class LockSession:
@@ -34,6 +36,7 @@ class LockSession:
         "_held",
         "_locks",
         "_log",
+        "_looks",
         "_project",
         "_started",
         "_taken",
@@ -68,6 +71,7 @@ class LockSession:
         self._words: list[str] | None = words
         self._budget = WaitBudget.from_environment(os.environ, quiet=quiet, command=command)
         self._locks: list[HeldLock] = []
+        self._looks = _LOOKS
         self._began, self._started = time.time(), time.monotonic()
         self._budget.hand_over = hand_over
         if 0 < waits_since < self._started:
@@ -111,10 +115,22 @@ class LockSession:
         self._taken = time.monotonic()
 
     def _take_all(self, *, shared: bool) -> None:
-        self._locks = lock_set.take(self._targets, self._budget, os.environ, shared=shared)
+        self._locks = (self._observe() if shared else None) or lock_set.take(
+            self._targets, self._budget, os.environ, shared=shared
+        )
         self._reread(is_known=shared and not self._budget.waited)
         if not shared:
             self._undo_half_done()
+
+    def _observe(self) -> "list[HeldLock] | None":
+        """The locks, by a look at each; None if they must be taken."""
+        if not self._looks or self._budget.backend or filesystem.is_local(self._project.root):
+            return None
+        from uv_mutex.locking import observed_lock
+
+        found = [observed_lock.observe(target) for target in self._targets]
+        seen: list[HeldLock] = [lock for lock in found if lock]
+        return seen if len(seen) == len(found) else None
 
     def _reread(self, *, is_known: bool) -> None:
         """Let this host see what another one wrote before it released the lock.
@@ -123,9 +139,10 @@ class LockSession:
             reopened. If an old note, or none, is found, the lock is taken alone next.
         """
         root, member, environment = self._project.root, self._project.member, self._project.environment
-        paths = [root, os.path.dirname(environment), environment]
+        paths = [root, os.path.dirname(environment)]
         if not is_known:
             paths += [
+                environment,
                 f"{environment}/.uv-mutex",
                 f"{root}/pyproject.toml",
                 f"{root}/uv.lock",
@@ -165,10 +182,12 @@ class LockSession:
             then, and the locks must be taken anew.
         """
         environment, targets = self._project.environment, [lock.base for lock in self._locks]
-        runs.append(environment, targets, runs.RUN if subcommand == "run" else runs.SYNC)
-        if all(lock.still_excludes() for lock in self._locks):
+        is_recorded = runs.append(environment, targets, runs.RUN if subcommand == "run" else runs.SYNC)
+        if all((is_recorded or not lock.needs_record) and lock.still_excludes() for lock in self._locks):
             return True
-        runs.append(environment, targets, runs.VOID)
+        if is_recorded:
+            runs.append(environment, targets, runs.VOID)
+        self._looks = self._looks - 1 if is_recorded else 0
         return False
 
     def retake(self, *, shared: bool) -> None:

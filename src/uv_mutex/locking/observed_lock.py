@@ -1,0 +1,79 @@
+"""A shared lock over NFS of which the file server learns nothing: the lock file names no owner, before and after.
+
+To take a flock and to release it are five round trips, to ask what a file is like is one at most. So a call that only
+wants nobody to change anything while it compares, and will leave a record of its run, does this:
+
+1. It looks at the lock file, and compares.
+2. It leaves its record, and looks once more, at the file server: nobody is named in the file, and nobody was meanwhile.
+
+Whoever takes the lock alone names itself in the file, for all to see, before it looks for records. So of the two at
+least one sees the other, as with a lease (:class:`uv_mutex.locking.lease.SharedLease`). Whoever sees an owner, or can't
+leave a record, takes the flock.
+"""
+
+import os
+import stat
+
+from uv_mutex import files
+from uv_mutex.locking import filesystem
+from uv_mutex.locking.flock import HeldLock
+from uv_mutex.locking.levels import level
+from uv_mutex.locking.lock_file import LockTarget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    #: Which file it is, its size in bytes, and when it last changed, in ns by the file server's clock.
+    _State = tuple[int, int, int, int]
+
+
+class ObservedLock(HeldLock):
+    """A lock that nobody held alone when this process looked. Nothing is to be released."""
+
+    needs_record = True
+    __slots__ = ("_state",)
+
+    def __init__(self, target: LockTarget, state: "_State") -> None:
+        super().__init__(target, -1, shared=True)
+        self._state = state
+
+    def record(self, command: str) -> None:
+        """Do nothing: the file has named no owner."""
+
+    def still_excludes(self) -> bool:
+        try:
+            fd = files.open_file(self.target.path, os.O_RDONLY)
+            try:
+                return _state(os.fstat(fd)) == self._state
+            finally:
+                os.close(fd)
+        except OSError:
+            return False
+
+    def lost(self) -> str | None:
+        return None
+
+    def release(self, *, unfinished: bool = False) -> None:
+        """Do nothing."""
+
+
+def observe(target: LockTarget) -> ObservedLock | None:
+    """Look at a lock; None if it must be taken, since somebody holds it or one look does not tell.
+
+    What this host has in memory will do: if that is old, the second look shows it.
+
+    :param target: the lock.
+    """
+    if not filesystem.shows_owners_at_open(target.path):
+        return None
+    try:
+        status = os.stat(target.path, follow_symlinks=False)
+    except OSError:  # nobody has ever taken it
+        return None
+    # The calls below a dead owner may still work at a deeper level.
+    if status.st_size or not stat.S_ISREG(status.st_mode) or os.path.lexists(level(target, 1).path):
+        return None
+    return ObservedLock(target, _state(status))
+
+
+def _state(status: os.stat_result) -> "_State":
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

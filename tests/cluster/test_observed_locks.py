@@ -1,0 +1,118 @@
+"""Over NFS a fresh call takes no lock: it leaves its record and looks. So does an edit, the other way round."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cluster.conftest import over_nfs
+from support.host import PLAIN, project_on
+from support.index import LocalIndex
+from support.nfs import NfsHost
+from support.shim import Shim
+
+pytestmark = over_nfs
+
+SECONDS, READERS = 12, 4
+
+_BEGIN = """\
+import os, random, sys, time
+library, root, seconds, looks_twice = sys.argv[1:]
+sys.path.insert(0, library)
+from uv_mutex import files
+from uv_mutex.locking import lock_set, network_cache, observed_lock
+from uv_mutex.locking.lock_file import LockFile
+from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.records import runs
+from uv_mutex.shim import recent_runs
+environment, target, busy = f"{root}/.venv", LockFile(root), f"{root}/busy"
+until = time.monotonic() + float(seconds)
+"""
+# As a fresh `uv run` that another host's edit must not disturb: looks, compares, leaves its record, looks, checks.
+_RUNS = f"""{_BEGIN}
+checks = disturbed = 0
+while time.monotonic() < until:
+    lock = observed_lock.observe(target)
+    if lock is None:
+        time.sleep(0.02)
+        continue
+    time.sleep(random.uniform(0, 0.1))
+    is_recorded = runs.append(environment, [target], runs.RUN)
+    if looks_twice == "yes" and not (is_recorded and lock.still_excludes()):
+        runs.append(environment, [target], runs.VOID)
+        continue
+    checks += 1
+    end = time.monotonic() + 0.2
+    while time.monotonic() < end:
+        files.reread_folder(root)
+        if os.path.exists(busy):
+            disturbed += 1
+            break
+        time.sleep(0.01)
+print(checks, disturbed)
+"""
+_EDITS = f"""{_BEGIN}
+edits = 0
+while time.monotonic() < until:
+    (lock,) = lock_set.take([target], WaitBudget(None, quiet=True), {{}}, shared=False)
+    network_cache.reread(root, [root, environment, f"{{environment}}/.uv-mutex"])
+    recent_runs.outlast(environment, [target])
+    open(busy, "w").close()
+    time.sleep(0.1)
+    os.unlink(busy)
+    lock.release()
+    edits += 1
+    time.sleep(random.uniform(0.2, 2))
+print(edits)
+"""
+
+
+@pytest.mark.parametrize("looks_twice", ["yes", "control"])
+def test_no_check_beside_an_edit_of_another_host(pair: Sequence[NfsHost], looks_twice: str) -> None:
+    pair[0].ask("mkdir", "-p", pair[0].path("demo/.venv"))
+
+    def start(host: NfsHost, program: str) -> subprocess.Popen[bytes]:
+        words = [str(Shim(Path(host.prefix)).library), host.path("demo"), str(SECONDS), looks_twice]
+        return host.start([os.path.realpath(sys.executable), "-ISc", program, *words], PLAIN, "demo")
+
+    editing = start(pair[1], _EDITS)
+    running = [start(pair[0], _RUNS) for _ in range(READERS)]
+    said = []
+    for each in (editing, *running):
+        out, errors = each.communicate(timeout=120)
+        assert each.returncode == 0, errors.decode()
+        said.append([int(word) for word in out.split()])
+    ((edits,), *counts) = said
+    checks, disturbed = (sum(each) for each in zip(*counts, strict=True))
+    print(f"{edits} edits, {checks} checks, {disturbed} of them disturbed")
+    assert edits > 1
+    assert checks > edits
+    assert (disturbed == 0) == (looks_twice == "yes")
+
+
+def test_a_fresh_call_waits_for_the_holder_on_another_host(pair: Sequence[NfsHost], index: LocalIndex) -> None:
+    project = project_on(pair[0], "demo", index_url=index.url)
+    words, envs = ["uv", "run", "true"], [host.env("newest") for host in pair]
+    for host, env in zip(pair, envs, strict=True):
+        for _ in range(2):
+            done = host.run(words, env, project)
+            assert done.returncode == 0, done.stderr.decode()
+    holding = pair[1].start(["uv-mutex", "exec", "--", "sleep", "3"], envs[1], project)
+    time.sleep(1)
+    began = time.monotonic()
+    done = pair[0].run(words, envs[0], project)
+    assert done.returncode == 0, done.stderr.decode()
+    assert holding.poll() is not None or time.monotonic() - began > 1
+    assert holding.wait(60) == 0
+    waited = [call["waited"] for call in pair[0].calls() if call["command"].startswith("uv run")][-1]
+    assert waited > 0.3
+    # What this host had in memory of the lock file is old by now: a second look is enough.
+    done = pair[0].run(words, envs[0], project)
+    assert done.returncode == 0, done.stderr.decode()
+    last = pair[0].calls()[-1]
+    assert (last["waited"], last["prepared"]) == (0, False)
