@@ -48,11 +48,12 @@ __attribute__((noreturn, format(printf, 2, 3))) static void fail(int status, con
     _exit(status);
 }
 
-long read_beginning(const char *path, char *into, size_t limit)
+long read_beginning(const char *path, char *into, size_t size)
 {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    long length = fd < 0 ? -1 : read(fd, into, limit);
+    long length = fd < 0 ? -1 : read(fd, into, size - 1);
     int error = errno;
+    into[length < 0 ? 0 : length] = '\0';
     close(fd);
     errno = error;
     return length;
@@ -72,26 +73,14 @@ static int is_executable(const char *path)
 /* Whether this executable file is a launcher of uv-mutex, of any version and prefix: a script or a native one. */
 static int is_launcher(const char *path)
 {
-    char head[HEAD_BYTES];
+    char head[HEAD_BYTES + 1];
     long length = read_beginning(path, head, sizeof head);
-    if (length < 4 || (memcmp(head, "#!", 2) != 0 && memcmp(head, PROGRAM, 4) != 0))
+    if (strncmp(head, "#!", 2) != 0 && strncmp(head, PROGRAM, 4) != 0)
         return 0;
     for (size_t i = 0; i < LENGTH(MARKERS); i++)
         if (memmem(head, (size_t)length, MARKERS[i], strlen(MARKERS[i])))
             return 1;
     return 0;
-}
-
-/* Write the path of the program in this entry of PATH, as execvp(3) reads it: an empty entry is the working directory.
- * Return whether there is such a program. No file has a path that doesn't fit. */
-static int program_in(const char *folder, size_t length, char program[PATH_MAX])
-{
-    if (length == 0)
-        return is_executable(strcpy(program, "./uv"));
-    if (length + sizeof "/uv" > PATH_MAX)
-        return 0;
-    strcpy(mempcpy(program, folder, length), "/uv");
-    return is_executable(program);
 }
 
 /* The path of the real uv, which is the first `uv` on PATH that is no launcher of uv-mutex: as find() of
@@ -105,7 +94,10 @@ static const char *find_real_uv(void)
     for (const char *next, *folder = path ? path : DEFAULT_PATH; folder; folder = next) {
         const char *end = strchrnul(folder, ':');
         next = *end ? end + 1 : NULL;
-        if (program_in(folder, (size_t)(end - folder), program) && !is_launcher(program))
+        /* An empty entry is the working directory, as for execvp(3). No file has a path that doesn't fit. */
+        int length = (int)(end - folder);
+        length = snprintf(program, sizeof program, "%.*s/uv", length ?: 1, length ? folder : ".");
+        if (length < PATH_MAX && is_executable(program) && !is_launcher(program))
             return program;
     }
     return NULL;
@@ -115,10 +107,10 @@ static const char *find_real_uv(void)
 static int may_start_launcher(const char *path)
 {
     static char real[PATH_MAX];
-    char head[4];
+    char head[sizeof PROGRAM];
     const char *target = realpath(path, real) ? real : path, *slash = strrchr(target, '/');
-    return strncmp(slash ? slash + 1 : target, "uv", 2) != 0 || read_beginning(path, head, sizeof head) != 4 ||
-           memcmp(head, PROGRAM, 4) != 0;
+    read_beginning(path, head, sizeof head);
+    return strncmp(slash ? slash + 1 : target, "uv", 2) != 0 || strcmp(head, PROGRAM) != 0;
 }
 
 static int may_be_guarded(int argc, char *const *argv)
@@ -169,14 +161,11 @@ static void exec_python_side(int argc, char *const *argv)
     cut_last_part(pointer);
     cut_last_part(pointer);
     strcat(pointer, PYTHON_SIDE);
-    long length = read_beginning(pointer, lines, sizeof lines - 1);
-    if (length < 0)
-        fail(INCOMPLETE, IS_INCOMPLETE, own, pointer, ": ", strerror(errno));
-    lines[length] = '\0';
+    const char *error = read_beginning(pointer, lines, sizeof lines) < 0 ? strerror(errno) : NULL;
     char *rest = lines, *interpreter = strsep(&rest, "\n"), *options = strsep(&rest, "\n"), *name = strsep(&rest, "\n");
     /* `rest` is NULL where the third line has no end. */
     if (!rest || *interpreter != '/' || *options != '-')
-        fail(INCOMPLETE, IS_INCOMPLETE, own, pointer, " is damaged", "");
+        fail(INCOMPLETE, IS_INCOMPLETE, own, pointer, error ? ": " : " is damaged", error ? error : "");
     cut_last_part(pointer);
     sprintf(script, "%s/%s", pointer, name);
     if (access(script, R_OK) != 0) /* Python would say it in words of its own */
@@ -186,8 +175,7 @@ static void exec_python_side(int argc, char *const *argv)
     size_t count = argc > 1 ? (size_t)argc - 1 : 0;
     char *words[LENGTH(head) + count + 1]; /* on the stack, a quarter of which argv can fill at most */
     memcpy(words, head, sizeof head);
-    memcpy(words + LENGTH(head), argv + 1, count * sizeof *words);
-    words[LENGTH(head) + count] = NULL;
+    memcpy(words + LENGTH(head), argv + argc - count, (count + 1) * sizeof *words); /* and the NULL behind them */
     execv(interpreter, words);
     fail(CANNOT_EXEC, "cannot start %s, the Python that guards this call: %s" AGAIN, interpreter, strerror(errno));
 }

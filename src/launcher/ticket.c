@@ -6,7 +6,6 @@
 #include "launcher.h"
 
 #define HEAD "uv-mutex ticket 1"
-#define BOOT_ID "/proc/sys/kernel/random/boot_id"
 /* With more than that, Python decides. GROWN_BYTES is the length at which it begins a new file of records or calls. */
 enum { MOST_TRIES = 8, FORM_BYTES = 1 << 16, TICKET_BYTES = 1 << 18, GROWN_BYTES = 1 << 16 };
 /* In ticks. As wait.py: a wait is said after 2 s, and every 30 s. As session.py: a LONG_WAIT is written down. */
@@ -164,12 +163,12 @@ static int append(int folder, const char *name, const char *line, int bytes)
 /* As append() of src/uv_mutex/records/runs.py, in the environment; after a long wait also as that of history.py. */
 static int leave_record(int folder, const char *kind)
 {
-    char name[80], self[16] = "", status[2048] = "", line[256], *start;
+    char name[80], status[2048], line[256], *start;
     double now = seconds(CLOCK_REALTIME), waited = since ? seconds(CLOCK_MONOTONIC) - since : 0;
     struct stat namespace;
     struct utsname host;
-    if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid() || uname(&host) ||
-        stat("/proc/self/ns/pid", &namespace) || read_beginning("/proc/self/stat", status, sizeof status - 1) < 0)
+    if (read_beginning("/proc/self/stat", status, sizeof status) < 0 || atoi(status) != getpid() || uname(&host) ||
+        stat("/proc/self/ns/pid", &namespace))
         return 0;
     start = strrchr(status, ')'); /* the twentieth field behind the name is when the process started */
     for (int i = 0; start && i < 20; i++)
@@ -192,7 +191,7 @@ int is_fresh(const char *uv, char *const *argv)
     project = project < 0 ? open_above(argv, ".", working) : project;
     /* In place of a closed stderr, a descriptor would get the message of fail(). */
     if ((unsigned)folder <= STDERR_FILENO || (unsigned)project <= STDERR_FILENO || !home ||
-        !getcwd(working, sizeof working) || read_beginning(BOOT_ID, boot, sizeof boot - 1) < 0)
+        !getcwd(working, sizeof working) || read_beginning("/proc/sys/kernel/random/boot_id", boot, sizeof boot) < 0)
         return 0;
     boot[strcspn(boot, "\n")] = '\0';
     form_bytes = 0;
@@ -232,8 +231,7 @@ static int is_above(long wanted)
     long pid = getppid();
     while (pid > 0 && pid != wanted) {
         sprintf(path, "/proc/%ld/stat", pid);
-        long bytes = read_beginning(path, status, sizeof status - 1);
-        status[bytes > 0 ? bytes : 0] = '\0';
+        read_beginning(path, status, sizeof status);
         pid = (name_end = strrchr(status, ')')) && sscanf(name_end, ") %*c %ld", &pid) == 1 ? pid : 0;
     }
     return pid > 0;
