@@ -184,8 +184,8 @@ int main(int argc, char **argv)
 {
     /* Python guards against endless loops: with programs that may start a launcher, and where it said so before. */
     const char *uv = getenv("UV_MUTEX_PASSED") ? NULL : find_real_uv();
-    if (!argc || !uv || may_start_launcher(uv) ||
-        (may_be_guarded(argc, argv) && !is_fresh(uv, argv) && !(pass_gate() && is_fresh(uv, argv))))
-        exec_python_side(argc, argv);
+    while (!argc || !uv || may_start_launcher(uv) || (may_be_guarded(argc, argv) && !is_fresh(uv, argv)))
+        if (!pass_gate())
+            exec_python_side(argc, argv);
     exec_real_uv(uv, argv);
 }

@@ -8,8 +8,9 @@
 #define HEAD "uv-mutex ticket 1"
 /* With more than that, Python decides. GROWN_BYTES is the length at which it begins a new file of records or calls. */
 enum { MOST_TRIES = 8, FORM_BYTES = 1 << 16, TICKET_BYTES = 1 << 18, GROWN_BYTES = 1 << 16 };
-/* In ticks. As wait.py: a wait is said after 2 s, and every 30 s. As session.py: a LONG_WAIT is written down. */
-enum { TICK_US = 500000, FIRST_LINE = 4, NEXT_LINE = 60, LONG_WAIT_US = 50000 };
+/* In ticks. As wait.py: a wait is said after 2 s, and every 30 s. As session.py: a LONG_WAIT is written down. A gate
+ * leads nowhere if at so many ticks of a wait there, in all, nobody holds the lock: MOST_IDLE. */
+enum { MOST_IDLE = 4, TICK_US = 500000, FIRST_LINE = 4, NEXT_LINE = 60, LONG_WAIT_US = 50000 };
 
 /* The lists of call_form.py. */
 static const char *const COUNTED[] = {"VIRTUAL_ENV", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"};
@@ -20,7 +21,7 @@ static const char *const APART[] = {"--env-file", "--with", "--with-editable", "
 /* What is digested: items, each ended by a zero byte. First the environment, then the variables, then the others. */
 static char form[FORM_BYTES], boot[64];
 static size_t form_bytes, variables, others;
-static char text[TICKET_BYTES + 1], *rest;
+static char text[TICKET_BYTES + 1], *rest, form_file[64];
 /* The project's folder of ours, the gate in it, how many seconds this call may wait, and since when it does. */
 static int project = -1, gate = -1, is_held, is_quiet, taken = -1;
 static double limit, since;
@@ -83,11 +84,11 @@ static int open_above(char *const *argv, const char *name, char found[PATH_MAX])
 /* Read a file that Python left for this form, with the digest of all from one item on. Return its descriptor, or -1. */
 static int open_of_form(int folder, const char *prefix, const char *kind, size_t from)
 {
-    char name[64], head[128] = HEAD " ";
+    char head[128] = HEAD " ";
     struct stat found;
-    digest(form + others, form_bytes - others, stpcpy(name, prefix));
+    digest(form + others, form_bytes - others, stpcpy(form_file, prefix));
     digest(form + from, form_bytes - from, stpcpy(stpcpy(head + strlen(head), kind), " "));
-    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = openat(folder, form_file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     long bytes = fd < 0 ? -1 : read(fd, text, TICKET_BYTES);
     text[bytes > 0 ? bytes : 0] = '\0';
     rest = text;
@@ -146,14 +147,14 @@ static double seconds(clockid_t clock)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Append a line to a file of ours, with the permissions of the folder above; return whether that worked. */
-static int append(int folder, const char *name, const char *line, int bytes)
+/* Append to a file of ours, with the permissions of the folder above, as far as allowed; return whether that worked. */
+static int append(int folder, const char *name, mode_t allowed, const char *line, int bytes)
 {
     struct stat found;
     struct rlimit most; /* a write beyond it would end the process */
     if (fstatat(folder, "..", &found, 0) || getrlimit(RLIMIT_FSIZE, &most) || most.rlim_cur < GROWN_BYTES)
         return 0;
-    mode_t mask = umask(0), mode = (found.st_mode | 0600) & 0666;
+    mode_t mask = umask(0), mode = (found.st_mode | 0600) & allowed;
     int fd = openat(folder, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
     umask(mask);
     return fd >= 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && found.st_size + bytes <= GROWN_BYTES &&
@@ -176,11 +177,11 @@ static int leave_record(int folder, const char *kind)
     sprintf(name, "runs.%s", boot);
     int bytes = sprintf(line, "%s/%llu/%d/%llu %s %.3f\n", boot, (unsigned long long)namespace.st_ino, getpid(),
                         start ? strtoull(start, NULL, 10) : 0, kind, now);
-    if (!start || !append(folder, name, line, bytes))
+    if (!start || !append(folder, name, 0666, line, bytes))
         return 0;
     sprintf(name, "calls.%s", host.nodename);
     bytes = sprintf(line, "%.3f\t%.3f\t%.3f\t0\t0\t-\t%d\tlock\tuv %s\n", now, now - waited, waited, getpid(), kind);
-    return waited * 1e6 < LONG_WAIT_US || append(project, name, line, bytes);
+    return waited * 1e6 < LONG_WAIT_US || append(project, name, 0666, line, bytes);
 }
 
 int is_fresh(const char *uv, char *const *argv)
@@ -254,31 +255,40 @@ static void say(int lock, double waited)
 
 static void wake(int number) { (void)number; }
 
-/* Take a lock, in the kernel; return whether that worked: if not, Python must go on. A timer wakes this process for
- * what is due. One of the caller's would end it. */
+/* Take a lock, in the kernel. Return 1 if that worked, -1 if it is a gate that leads nowhere, else 0: Python must go
+ * on. A timer wakes this process for what is due. One of the caller's would end it. */
 static int wait_for(int fd, int how, int lock)
 {
     static int ticks;
     struct itimerval tick = {{0, TICK_US}, {0, TICK_US}}, callers;
     struct sigaction waking = {.sa_handler = wake}, before;
     sigset_t blocked;
-    int is_taken = flock(fd, how | LOCK_NB) == 0;
+    int is_taken = flock(fd, how | LOCK_NB) == 0, idle = 0;
     if (is_taken || getitimer(ITIMER_REAL, &callers) || timerisset(&callers.it_value) ||
         sigprocmask(SIG_BLOCK, NULL, &blocked) || sigismember(&blocked, SIGALRM))
         return is_taken;
     since = since ? since : seconds(CLOCK_MONOTONIC);
     sigaction(SIGALRM, &waking, &before);
     setitimer(ITIMER_REAL, &tick, NULL);
-    while (!(is_taken = flock(fd, how) == 0)) {
+    while (idle < MOST_IDLE && !(is_taken = flock(fd, how) == 0)) {
         double waited = seconds(CLOCK_MONOTONIC) - since;
         if (errno != EINTR || waited >= limit || (!is_quiet && isatty(STDERR_FILENO)))
             break;
+        idle += fd == gate && flock(lock, LOCK_SH | LOCK_NB) == 0 && flock(lock, LOCK_UN) == 0;
         if (++ticks % NEXT_LINE == FIRST_LINE && !is_quiet)
             say(lock, waited);
     }
     setitimer(ITIMER_REAL, &callers, NULL);
     sigaction(SIGALRM, &before, NULL);
-    return is_taken;
+    return idle < MOST_IDLE ? is_taken : -1;
+}
+
+/* Put a new gate in the place of one that leads nowhere: most probably, the call that has passed it is suspended. One
+ * at a time passes the new one. So where Python is only slow to start, one more starts in 2 s, and not all of them. */
+static int replace_gate(void)
+{
+    rest[-1] = '\n'; /* where strsep() has cut what was read last */
+    return unlinkat(project, form_file, 0) == 0 && append(project, form_file, 0600, text, (int)strlen(text));
 }
 
 /* Wait at the gate of this form; return whether another look for a ticket is worthwhile. */
@@ -286,21 +296,24 @@ int pass_gate(void)
 {
     char owner[16] = "";
     struct stat found;
-    int lock = gate < 0 ? -1 : openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int lock = gate < 0 || is_held ? -1 : openat(project, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     close(taken); /* by a ticket that does not hold: others may need it while this call waits */
+    taken = -1;
     /* A call below one that works must not wait for it; and the kernel spares PID 1 the signals that end a wait. */
     if (lock < 0 || getpid() == 1 || faccessat(project, "lock.1", F_OK, 0) == 0 ||
         (pread(lock, owner, sizeof owner - 1, 0) > 0 && is_above(strtol(owner, NULL, 10))))
         return 0;
-    /* Python removes the gate of a form for which it can't leave a ticket. */
-    is_held = wait_for(gate, LOCK_EX, lock) && fstat(gate, &found) == 0 && found.st_nlink;
-    return is_held && wait_for(lock, LOCK_SH, lock);
+    int passed = wait_for(gate, LOCK_EX, lock);
+    /* Python removes the gate of a form for which it can't leave a ticket, and others replace it. */
+    int is_gone = fstat(gate, &found) || !found.st_nlink;
+    is_held = passed > 0 && !is_gone;
+    return is_held ? wait_for(lock, LOCK_SH, lock) : is_gone || (passed < 0 && replace_gate());
 }
 
 char *gate_option(int is_over)
 {
     static char option[64] = "uv_mutex_gate=";
-    if (is_over || gate >= 0)
+    if (is_over || gate >= 0 || since)
         sprintf(option + strlen(option), "%d/%.6f", is_held ? gate : -1, since);
     if (is_held)
         fcntl(gate, F_SETFD, 0);

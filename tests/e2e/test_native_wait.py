@@ -21,7 +21,7 @@ import pytest
 from support import need
 from support.blocked import is_blocked
 from support.herd import read_log
-from support.native import SANITIZERS, StubPrefix, compile_launcher
+from support.native import LAUNCHER_SOURCES, SANITIZERS, StubPrefix, compile_launcher
 from support.project import Project, run
 from support.shim import LAUNCHERS, Shim
 from support.terminal import wait_until
@@ -106,6 +106,17 @@ class Site:
         ]
         return found
 
+    def copy_shim(self, folder: Path, before_python: str = "") -> None:
+        """Call a copy of the shim from now on; before its Python starts, a line of sh is run."""
+        copy = Shim(folder / "copy")
+        shutil.copytree(self.shim.prefix, copy.prefix, symlinks=True)
+        pointer, script = copy.prefix / "lib/uv-mutex/launcher", folder / "before-python"
+        interpreter, *rest = pointer.read_text().split("\n")
+        script.write_text(f'#!/bin/sh\n{before_python}\nexec {interpreter} "$@"\n')
+        script.chmod(0o755)
+        pointer.write_text("\n".join([str(script), *rest]))
+        self.shim = copy
+
     def rss(self, pid: int) -> int:
         """The resident memory of a process in KiB."""
         return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
@@ -143,15 +154,8 @@ def test_one_of_equal_calls_starts_python(
     forgotten: list[str], logged: bool, starts: Sequence[int], site: Site, tmp_path: Path
 ) -> None:
     """In the control no call has a gate. In a fresh clone there is none yet, but no call starts Python twice for it."""
-    log, counting = tmp_path / "starts", tmp_path / "counting"
-    copy = Shim(tmp_path / "copy")
-    shutil.copytree(site.shim.prefix, copy.prefix, symlinks=True)
-    pointer = copy.prefix / "lib/uv-mutex/launcher"
-    interpreter, *rest = pointer.read_text().split("\n")
-    counting.write_text(f'#!/bin/sh\necho >> {log}\nexec {interpreter} "$@"\n')
-    counting.chmod(0o755)
-    pointer.write_text("\n".join([str(counting), *rest]))
-    site.shim = copy
+    log = tmp_path / "starts"
+    site.copy_shim(tmp_path, f"echo >> {log}")
     for name in forgotten:
         shutil.rmtree(site.project.root / name)
     env = {"UV_MUTEX_LOG": str(tmp_path / "log")} if logged else {}
@@ -306,6 +310,61 @@ def test_the_holder_is_killed(project_factory: Callable[..., Project], shim: Shi
         slow.unlink(missing_ok=True)
 
 
+@native
+@pytest.mark.parametrize("patience", [4, 1000], ids=["", "control"])
+def test_whoever_has_the_gate_is_suspended(patience: int, site: Site, tmp_path: Path) -> None:
+    """By Ctrl-Z or SIGSTOP. The others go on once nobody holds the lock; those of the control have more patience."""
+    site.copy_shim(tmp_path)
+    sources = tmp_path / "launcher"
+    shutil.copytree(LAUNCHER_SOURCES, sources)
+    text = (sources / "ticket.c").read_text()
+    assert "MOST_IDLE = 4," in text
+    (sources / "ticket.c").write_text(text.replace("MOST_IDLE = 4,", f"MOST_IDLE = {patience},"))
+    compile_launcher(site.shim.uv, sources=sources)
+    with contextlib.ExitStack() as stack:
+        with site.held():
+            suspended = stack.enter_context(site.waiting("run", "true"))
+            suspended.send_signal(signal.SIGSTOP)
+            calls = [stack.enter_context(site.waiting("run", "true")) for _ in range(4)]
+            time.sleep(4)
+            assert [each.poll() for each in calls] == [None] * 4
+        if patience > 4:
+            time.sleep(6)
+            assert [each.poll() for each in calls] == [None] * 4
+            suspended.send_signal(signal.SIGCONT)
+        assert [each.wait(60) for each in calls] == [0] * 4
+        if patience == 4:
+            assert suspended.poll() is None
+            assert not [each for each in site.waiters() if each["pid"] != suspended.pid]
+            suspended.send_signal(signal.SIGCONT)
+        assert suspended.wait(60) == 0
+    assert len(list(site.folder.glob("gate.*"))) == 1
+
+
+@native
+@pytest.mark.parametrize(
+    ("before_python", "suspended", "starts"),
+    [("[ $(wc -l < {log}) -gt 2 ] || kill -STOP $$", 2, range(3, 5)), ("sleep 5", 0, range(2, 7))],
+    ids=["suspended", "slow"],
+)
+def test_python_takes_no_lock_for_a_while(
+    before_python: str, suspended: int, starts: Sequence[int], site: Site, tmp_path: Path
+) -> None:
+    """Then one more Python starts, and another one 2 s later, but never all at once."""
+    log = tmp_path / "starts"
+    log.touch()
+    site.copy_shim(tmp_path, f"echo $$ >> {log}; {before_python.format(log=log)}")
+    shutil.rmtree(site.project.venv)
+    with contextlib.ExitStack() as stack:
+        calls = [stack.enter_context(site.call("run", "true")) for _ in range(12)]
+        wait_until(lambda: [each.poll() for each in calls].count(0) == 12 - suspended)
+        assert site.project.venv.exists()
+        for each in calls:
+            each.send_signal(signal.SIGCONT)
+        assert [each.wait(60) for each in calls] == [0] * 12
+    assert log.read_text().count("\n") in starts
+
+
 @both_launchers
 @pytest.mark.parametrize("what", ["lock", "gate", "folder"])
 def test_files_are_removed_while_it_waits(what: str, site: Site) -> None:
@@ -387,58 +446,100 @@ def test_a_gate_of_another_user(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------- hostile gates
 
 
-def test_odd_gates_and_first_words(tmp_path: Path) -> None:
-    """Checked for what C leaves undefined: whatever stands there, the call goes on to Python with its words."""
-    program = tmp_path / "checked"
-    compile_launcher(program, *SANITIZERS)
-    stub = StubPrefix(tmp_path, program)
-    root = tmp_path / "project"
-    root.mkdir()
-    env = {"PATH": stub.path, "HOME": str(tmp_path)}
-    lock = LockFile(str(root))
-    os.close(lock.open())
-    lock.record_backend("flock")
-    call = commandline.parse(["run", "true"], lambda _: "")
-    assert call
-    found = FoundProject(str(root), str(root), str(root), f"{root}/.venv")
-    before = Path.cwd()
-    os.chdir(root)
-    try:
-        form = CallForm(str(stub.real), call, found, [lock], env)
-        assert Gate(form).make(quiet=False, limit=None)
-    finally:
-        os.chdir(before)
-    (gate,) = (root / ".uv-mutex").glob("gate.*")
-    good = gate.read_bytes()
+class _Checked:
+    """The launcher, checked for what C leaves undefined, at a gate of a project. What it starts are stubs."""
 
-    def options(first: str = "uv") -> bytes:
-        done = subprocess.run(
-            [first, "run", "true"], executable=stub.uv, env=env, cwd=root, capture_output=True, timeout=60, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, b""), done
-        name, *words = done.stdout.split(b"\0")[:-1]
+    def __init__(self, folder: Path) -> None:
+        program = folder / "checked"
+        compile_launcher(program, *SANITIZERS)
+        stub = StubPrefix(folder, program)
+        self.uv = stub.uv
+        self.root = folder / "project"
+        self.root.mkdir()
+        self.env = {"PATH": stub.path, "HOME": str(folder)}
+        lock = LockFile(str(self.root))
+        os.close(lock.open())
+        lock.record_backend("flock")
+        call = commandline.parse(["run", "true"], lambda _: "")
+        assert call
+        found = FoundProject(str(self.root), str(self.root), str(self.root), f"{self.root}/.venv")
+        before = Path.cwd()
+        os.chdir(self.root)
+        try:
+            form = CallForm(str(stub.real), call, found, [lock], self.env)
+            assert Gate(form).make(quiet=False, limit=None)
+        finally:
+            os.chdir(before)
+        (self.gate,) = (self.root / ".uv-mutex").glob("gate.*")
+
+    def start(self, first: str = "uv") -> subprocess.Popen[bytes]:
+        """Start a call whose first word is this."""
+        words, pipe = [first, "run", "true"], subprocess.PIPE
+        return subprocess.Popen(words, executable=self.uv, env=self.env, cwd=self.root, stdout=pipe, stderr=pipe)
+
+    def option(self, first: str = "uv", said: bytes = b"") -> bytes:
+        """What a call tells Python about the gate. It starts Python with the words of the call."""
+        call = self.start(first)
+        stdout, stderr = call.communicate(timeout=60)
+        assert (call.returncode, stderr) == (0, said), stdout
+        name, *words = stdout.split(b"\0")[:-1]
         assert (name, words[-2:]) == (b"guarded", [b"run", b"true"])
         return words[4]
 
-    assert re.fullmatch(rb"uv_mutex_gate=\d+/0\.000000", options())
+
+@pytest.fixture
+def checked(tmp_path: Path) -> _Checked:
+    return _Checked(tmp_path)
+
+
+def test_odd_gates_and_first_words(checked: _Checked) -> None:
+    """Whatever stands there, the call goes on to Python with its words."""
+    gate = checked.gate
+    good = gate.read_bytes()
+    assert re.fullmatch(rb"uv_mutex_gate=\d+/0\.000000", checked.option())
     head = good.split(b"\n")[0]
     odd = [good[:end] for end in range(len(head) + 3)]
     odd += [b"", b"\0" * 100, b"\xff" * 100, good.replace(b"\n", b"\0"), b"x" * 300_000, head + b"\n%s%n"]
     odd += [head + b"\n" + line + b"\n" for line in (b"", b"0", b"x 1", b"1e9", b"9" * 5000)]
     for content in odd:
         gate.write_bytes(content)
-        assert options() == b"uv_mutex_gate=", content
+        assert checked.option() == b"uv_mutex_gate=", content
     for line in (b"0 nan", b"1 -1", b"0 1e400", b"99999999999999999999 0", b"0 " + b"9" * 5000):
         gate.write_bytes(head + b"\n" + line + b"\n")
-        with (root / ".uv-mutex/lock").open("r+") as held:
+        with (checked.root / ".uv-mutex/lock").open("r+") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             held.write(f"{'9' * 400} {'9' * 400} {'h' * 400} {'c' * 9000}\n")
             held.flush()
-            timed = subprocess.Popen(["uv", "run", "true"], executable=stub.uv, env=env, cwd=root)
+            timed = checked.start()
             time.sleep(0.2)
             timed.kill()
-            assert timed.wait() in (0, -signal.SIGKILL)
+            timed.communicate()
+            assert timed.returncode in (0, -signal.SIGKILL)
             held.truncate(0)
     gate.unlink()
     for first in ("uv-mutex", "uv-mutex ", "uv-mutexx", "", "x" * 100_000, "uv-mutex 1e999"):
-        assert options(first) == (b"uv_mutex_gate=-1/0.000000" if first == "uv-mutex" else b"uv_mutex_gate=")
+        assert checked.option(first) == (b"uv_mutex_gate=-1/0.000000" if first == "uv-mutex" else b"uv_mutex_gate=")
+
+
+def test_a_new_gate_is_as_the_old_one(checked: _Checked) -> None:
+    """Behind the old one nothing happens."""
+    old = checked.gate.read_bytes(), checked.gate.stat().st_mode
+    with checked.gate.open() as passed:
+        fcntl.flock(passed, fcntl.LOCK_EX)
+        option = checked.option(said=b"uv-mutex: waiting for other uv calls (2 s)\n")
+        assert re.fullmatch(rb"uv_mutex_gate=\d+/[1-9]\d*\.\d+", option)
+        assert not os.path.samestat(os.fstat(passed.fileno()), checked.gate.stat())
+    assert old == (checked.gate.read_bytes(), checked.gate.stat().st_mode)
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced by a folder"])
+def test_no_new_gate_can_be_made(what: str, checked: _Checked) -> None:
+    """Then the call starts Python, which waits by itself."""
+    with checked.gate.open() as passed:
+        fcntl.flock(passed, fcntl.LOCK_EX)
+        call = checked.start()
+        wait_until(lambda: is_blocked(call.pid))
+        checked.gate.unlink()
+        if what != "removed":
+            checked.gate.mkdir()
+        assert re.search(rb"uv_mutex_gate=-1/[1-9]\d*\.\d+", call.communicate(timeout=60)[0])

@@ -14,6 +14,7 @@ from support import need
 from support.shim import Shim
 
 _ROOT = Path(__file__).parents[2]
+LAUNCHER_SOURCES = _ROOT / "src/launcher"
 #: What finds reads and writes out of bounds, and undefined behaviour, and ends the program then.
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 #: Both say their names and words, each ended by a zero byte. The real uv is a program, for which a script would not do.
@@ -31,10 +32,10 @@ int main(int argc, char **argv)
 Words = Sequence[str | bytes]
 
 
-def compile_launcher(output: Path, *options: str) -> None:
+def compile_launcher(output: Path, *options: str, sources: Path = LAUNCHER_SOURCES) -> None:
     """Compile the sources with the warnings of a release, and more options."""
     words = [need.executable("cc"), *compiler.WARNINGS, *options, "-o", str(output), *compiler.SOURCES]
-    done = subprocess.run(words, cwd=_ROOT / "src/launcher", capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=sources, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,7 +2,8 @@
 
 The others wait for that one in the native launcher (src/launcher/ticket.c), which has a tenth of Python's memory, and
 find its ticket then. The gate is the flock of the file ``.uv-mutex/gate.NAME`` in the workspace root. A call keeps it
-until it ends or becomes the real uv. It makes nothing safe: the project lock does. Only its owner can read the file:
+until it ends or becomes the real uv. Those who wait put a new gate in the place of one behind which nothing happens. It
+makes nothing safe: the project lock does. Only its owner can read the file:
 
     uv-mutex ticket 1 KIND DIGEST     run or sync; the digest of all items of the form
     QUIET SECONDS                     1 for a call that says nothing while it waits; how long it may wait
