@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from uv_mutex.environment import recovery
 from uv_mutex.locking import process
 
 #: The kernel takes some 0.1 s to take back that much memory.
@@ -53,3 +55,17 @@ def test_what_lives_is_not_waited_for(slow_to_die: subprocess.Popen[bytes]) -> N
     process.outlast_killed(60)
     assert time.monotonic() - began < 30
     assert not _has_ended(slow_to_die)
+
+
+def test_before_anything_is_undone(
+    slow_to_die: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the uv that still works on the environment, here one that it had begun to create."""
+    monkeypatch.setattr(recovery, "_LAST_CALL_SECONDS", 0)  # the time for those that can't be seen is no help
+    environment = tmp_path / ".venv"
+    (environment / "lib").mkdir(parents=True)
+    slow_to_die.kill()
+    assert not _has_ended(slow_to_die), "the control: it goes on dying"
+    recovery.undo_half_done(str(environment), str(tmp_path / "uv.lock"), 0.0)
+    assert _has_ended(slow_to_die)
+    assert not environment.exists()
