@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from support import need
 from support.herd import read_log
+from support.kept import cached
 from support.namespaces import Namespaces, kill
-from support.project import Project, run
+from support.project import Project
 from support.shim import Shim
 from support.terminal import wait_until
-from support.uvs import cache
-from support.wheels import make_wheel, project_table
+from support.wheels import make_sources, project_table
 
 pytestmark = [pytest.mark.network, pytest.mark.serial]
 
@@ -130,28 +129,14 @@ def cluster(tmp_path: Path, shim: Shim, uv_version: str, shimmed: bool) -> Itera
     for name in ("unshare", "nsenter", "setpriv"):
         need.executable(name)
     project = Project(tmp_path / "site/demo", "demo", os.path.realpath(sys.executable), lambda: shim)
-    for name in _PARTS:
-        make_wheel(project.root / "wheels", name, files=40, data_files=40)
-    sources = [f'{name} = {{ path = "wheels/{name}-1.0-py3-none-any.whl" }}' for name in _PARTS]
-    settings = "\n".join(["[tool.uv.sources]", *sources, ""])
-    project.pyproject.write_text("\n".join([project_table("demo", "0.1.0", ["distributed", *_PARTS]), settings]))
+    sources = make_sources(project.root, _PARTS, files=40, data_files=40)
+    project.pyproject.write_text("\n".join([project_table("demo", "0.1.0", ["distributed", *_PARTS]), sources]))
     (project.root / "client.py").write_text(_CLIENT_SOURCE)
-
-    # A cache that outlives the tests; what is from here leaves it again.
-    kept = {"UV_CACHE_DIR": str(cache() / "dask-cache")}
-    carried = {
-        name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY") if name in os.environ
-    }
-    bare = project.env(uv_version, shimmed=False, **kept, **carried)
-    with FileLock(cache() / "dask-cache.lock"):
-        done = run(project, ["uv", "sync"], bare)
-    need.that(done.returncode == 0, f"needs Dask from the package index: {done.stderr.decode()[-2000:]}")
-    shutil.rmtree(project.venv)
-    env = project.env(uv_version, shimmed=shimmed, UV_OFFLINE="1", UV_MUTEX_LOG=str(tmp_path / "site/log"), **kept)
-    namespaces = Namespaces("dask", [], log=tmp_path / "init.log")
-    yield _Cluster(project, namespaces, env)
-    namespaces.close()
-    run(project, ["uv", "cache", "clean", *_PARTS], bare)
+    with cached(project, uv_version, "dask", own=_PARTS) as variables:
+        env = project.env(uv_version, shimmed=shimmed, UV_MUTEX_LOG=str(tmp_path / "site/log"), **variables)
+        namespaces = Namespaces("dask", [], log=tmp_path / "init.log")
+        yield _Cluster(project, namespaces, env)
+        namespaces.close()
 
 
 @pytest.mark.parametrize("uv_version", ["0.7.8", "newest"])

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,14 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from filelock import FileLock
 from support import need, readme
 from support.herd import read_log
-from support.project import Project, run
+from support.kept import cached
+from support.project import Project
 from support.shim import Shim
 from support.terminal import wait_until
 from support.uvs import uv
-from support.wheels import BUILD_SYSTEM, make_wheel, project_table, slow_backend
+from support.wheels import BUILD_SYSTEM, make_sources, project_table, slow_backend
 
 pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
@@ -130,12 +129,13 @@ class _Start(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cluster:
-    """A project that a driver brings to a cluster, and the folder that the nodes live in."""
+    """A project that a driver brings to a cluster, the folder that the nodes live in, and their way to packages."""
 
     project: Project
     base: Path
     shim: Shim
     uv_version: str
+    variables: Mapping[str, str]
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -180,14 +180,12 @@ class _Cluster:
         env = self.project.env(
             self.uv_version,
             PATH=":".join(folders),
-            UV_CACHE_DIR=str(_cache()),
-            UV_OFFLINE="1",
             UV_MUTEX_LOG=str(self.base / "log"),
             RAY_TMPDIR=str(self.base),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_worker_maximum_startup_concurrency=str(_WORKERS),  # else only as many at once as there are cores
         )
-        env |= extra or {}
+        env |= {**self.variables, **(extra or {})}
         arguments = [str(self.base), json.dumps(kinds), json.dumps([_NODES, _WORKERS, _TASKS])]
         # The shell is the namespace's init: it reaps orphans, and when it ends all others are killed.
         line = f"ip link set lo up && {command} {shlex.join(arguments)}; exit $?"
@@ -217,11 +215,6 @@ class _Cluster:
         return "\n".join(f"--- {name}\n{text}" for name, text in texts.items() if text)
 
 
-def _cache() -> Path:
-    """A uv cache that outlives the tests, beside the uvs that they use: Ray is large."""
-    return uv("newest").parents[1] / "ray-cache"
-
-
 @pytest.fixture
 def cluster(tmp_path: Path, shim: Shim, uv_version: str) -> Iterator[_Cluster]:
     """A project that needs Ray and a package that nothing else has; all of it is in the cache, nothing installed."""
@@ -229,31 +222,22 @@ def cluster(tmp_path: Path, shim: Shim, uv_version: str) -> Iterator[_Cluster]:
     for name in ("unshare", "ip", "bash"):
         need.executable(name)
     project = Project(tmp_path / "job", "ray-job", os.path.realpath(sys.executable), lambda: shim)
-    for name in _LOCAL:
-        make_wheel(project.root / "wheels", name, files=200, data_files=400)
-    sources = [f'{name} = {{ path = "wheels/{name.replace("-", "_")}-1.0-py3-none-any.whl" }}' for name in _LOCAL]
     parts = [
         project_table("ray-job", "0.1.0", ["ray>=2.60", "only-here"]),
         BUILD_SYSTEM,
         '[project.optional-dependencies]\nred = ["red"]\nblue = ["blue"]\n',
-        "\n".join(["[tool.uv.sources]", *sources, ""]),
+        make_sources(project.root, _LOCAL, files=200, data_files=400),
     ]
     project.pyproject.write_text("\n".join(parts))
     (project.root / "backend.py").write_text(slow_backend(1))
     (project.root / "driver.py").write_text(_DRIVER)
-    carried = {
-        name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY") if name in os.environ
-    }
-    env = project.env(uv_version, shimmed=False, UV_CACHE_DIR=str(_cache()), **carried)
-    with FileLock(_cache().with_suffix(".lock")):
-        done = run(project, ["uv", "sync", "--all-extras"], env)
-    need.that(done.returncode == 0, f"needs Ray from the package index: {done.stderr.decode()[-2000:]}")
-    shutil.rmtree(project.venv)
-    # The nodes' sockets lie in there, and the path of a socket holds 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as base:
+    with (
+        cached(project, uv_version, "ray", own=[project.name, *_LOCAL], options=["--all-extras"]) as variables,
+        # The nodes' sockets lie in there, and the path of a socket holds 107 bytes.
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as base,
+    ):
         Path(base, "ray").mkdir()
-        yield _Cluster(project, Path(base), shim, uv_version)
-    run(project, ["uv", "cache", "clean", project.name, *_LOCAL], env)  # what is from here, each copy of it
+        yield _Cluster(project, Path(base), shim, uv_version, variables)
 
 
 _LOCAL = ("only-here", "red", "blue")

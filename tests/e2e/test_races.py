@@ -6,7 +6,6 @@ Each race has a control, which shows that the load is one that uv of that versio
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tomllib
 from collections import Counter
@@ -19,7 +18,7 @@ from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.project import Project, run
 from support.shim import LAUNCHERS
-from support.uvs import VERSIONS, pinned_and_newest
+from support.uvs import VERSIONS, index_variables, pinned_and_newest
 from support.wheels import make_sdist, make_wheel, project_table, slow_backend
 
 # They keep every core busy, and a control needs calls that really run at the same time.
@@ -311,10 +310,8 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _real_project(project: Project, cache: Path, *, shimmed: bool) -> dict[str, str]:
     """Turn the project into that of uv issue 12751, with a warm cache and no environment; return the environment."""
     project.pyproject.write_text(project_table(project.name, "0.1.0", _ISSUE_12751))
-    # The machine's way to the index: its proxy, its mirror, its certificates.
-    passed = ("SSL_CERT_FILE", "UV_DEFAULT_INDEX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
-    way = {name: os.environ[key] for name in passed for key in (name, name.lower()) if key in os.environ}
-    env = project.env("0.7.8", shimmed=shimmed, UV_NATIVE_TLS="1", UV_CACHE_DIR=str(cache), **way)
+    way = {"UV_NATIVE_TLS": "1", "UV_CACHE_DIR": str(cache), **index_variables("UV_DEFAULT_INDEX")}
+    env = project.env("0.7.8", shimmed=shimmed, **way)
     done = run(project, _SYNC, env)
     assert done.returncode == 0, done.stderr.decode()
     shutil.rmtree(project.venv)

@@ -31,6 +31,12 @@ def cache() -> Path:
     return folder
 
 
+def index_variables(*more: str) -> dict[str, str]:
+    """This machine's way to the package index: its proxy, its certificates, and more variables if they are set."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", *more)
+    return {name: os.environ[key] for name in names for key in (name, name.lower()) if key in os.environ}
+
+
 @lru_cache
 def uv(version: str) -> Path:
     """The real uv of a version, installed first where the cache lacks it.

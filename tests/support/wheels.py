@@ -141,6 +141,16 @@ def make_wheel(
     return _write(folder / f"{module}-{version}-py3-none-any.whl", content.getvalue())
 
 
+def make_sources(root: Path, names: Iterable[str], *, files: int, data_files: int) -> str:
+    """Make a wheel of each name in a project's folder; return the table for pyproject.toml that leads there.
+
+    :param files: see make_wheel, and for ``data_files``.
+    """
+    wheels = {name: make_wheel(root / "wheels", name, files=files, data_files=data_files) for name in names}
+    lines = [f'{name} = {{ path = "wheels/{wheel.name}" }}' for name, wheel in wheels.items()]
+    return "\n".join(["[tool.uv.sources]", *lines, ""])
+
+
 def make_sdist(
     folder: Path, name: str, version: str = "1.0", *, backend_source: str, requires: Iterable[str] = ()
 ) -> Path:
