@@ -92,12 +92,11 @@ static const char *find_real_uv(void)
     if (named && *named)
         return is_executable(named) && !is_launcher(named) ? named : NULL;
     for (const char *next, *folder = path ? path : DEFAULT_PATH; folder; folder = next) {
-        const char *end = strchrnul(folder, ':');
-        next = *end ? end + 1 : NULL;
+        int length = (int)strcspn(folder, ":");
+        next = folder[length] ? folder + length + 1 : NULL;
         /* An empty entry is the working directory, as for execvp(3). No file has a path that doesn't fit. */
-        int length = (int)(end - folder);
-        length = snprintf(program, sizeof program, "%.*s/uv", length ?: 1, length ? folder : ".");
-        if (length < PATH_MAX && is_executable(program) && !is_launcher(program))
+        int fits = snprintf(program, sizeof program, "%.*s/uv", length ?: 1, length ? folder : ".") < PATH_MAX;
+        if (fits && is_executable(program) && !is_launcher(program))
             return program;
     }
     return NULL;
@@ -153,10 +152,11 @@ __attribute__((noreturn)) static void exec_real_uv(const char *uv, char **argv)
 static void exec_python_side(int argc, char *const *argv)
 {
     static char own[PATH_MAX], pointer[2 * PATH_MAX], lines[3 * PATH_MAX], script[6 * PATH_MAX];
-    /* The path that the kernel was asked to start: an upgrade may have put another program in the place of this one. */
+    /* The path that the kernel was asked to start: an upgrade may have put another program there, an uninstall none. */
     const char *asked = (const char *)getauxval(AT_EXECFN);
+    const char *advice = access("/proc/self", F_OK) == 0 ? "run this call again" : "mount /proc";
     if (!asked || !realpath(asked, own))
-        fail(INCOMPLETE, "%s cannot find out where it lies: %s; mount /proc", asked ? asked : "uv", strerror(errno));
+        fail(INCOMPLETE, "%s cannot find out where it lies: %s; %s", asked ? asked : "uv", strerror(errno), advice);
     strcpy(pointer, own);
     cut_last_part(pointer);
     cut_last_part(pointer);

@@ -371,6 +371,27 @@ def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) ->
     assert waiting.returncode == 0, stderr
 
 
+def test_a_call_that_waits_and_then_prepares_does_not(project: Project, prefix: Path) -> None:
+    """It does nothing unguarded, and says what to do."""
+    need.executable("cc")
+    shim = install(prefix, env={"UV_MUTEX_LAUNCHER": "native"})
+    env = project.env("newest", shimmed=False)
+    env["PATH"] = f"{shim.bin}:{env['PATH']}"
+    for _ in range(2):
+        assert run(project, ["uv", "sync"], env).returncode == 0
+    with (project.root / ".uv-mutex/lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = subprocess.Popen([shim.uv, "sync", "-q"], cwd=project.root, env=env, stderr=subprocess.PIPE)
+        wait_until(lambda: is_blocked(waiting.pid))
+        shutil.rmtree(project.venv)
+        uninstall(prefix)
+    _, stderr = waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    said = f"uv-mutex: {shim.uv} cannot find out where it lies: No such file or directory; run this call again"
+    assert one_line(stderr) == said
+    assert not project.venv.exists()
+
+
 def test_an_upgrade_clears_what_was_replaced_long_ago(project: Project, prefix: Path, other_sources: Path) -> None:
     shim = install(prefix)
     share = prefix / "lib/uv-mutex"
