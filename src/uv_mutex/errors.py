@@ -30,6 +30,13 @@ class NoUvError(MutexError):
         super().__init__(message, NO_UV)
 
 
+class CannotForkError(MutexError):
+    """There can't be another process, because of `ulimit -u` or for want of memory."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, CANNOT_EXEC)
+
+
 class NoLockError(MutexError):
     """There is nothing here that could be locked. uv works here all the same, so a call goes on: see :func:`go_on`."""
 

@@ -15,7 +15,7 @@ from bench.workload import Workload
 _WORKER = """
 import sys, time
 sys.path.insert(0, sys.argv[4])
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.locking import acquire
 from uv_mutex.locking.lock_file import LockFile
 lock = LockFile(sys.argv[2])

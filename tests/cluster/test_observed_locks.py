@@ -27,7 +27,7 @@ sys.path.insert(0, library)
 from uv_mutex import files
 from uv_mutex.locking import lock_set, network_cache, observed_lock
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.records import runs
 from uv_mutex.shim import recent_runs
 environment, target, busy = f"{root}/.venv", LockFile(root), f"{root}/busy"

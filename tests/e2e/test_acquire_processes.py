@@ -22,7 +22,7 @@ from support.terminal import wait_until
 
 from uv_mutex.locking import acquire
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -43,7 +43,7 @@ import os, sys
 sys.path.insert(0, {_SOURCES!r})
 from uv_mutex.locking import acquire
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 print("begun", flush=True)
 taken = acquire.take(LockFile(sys.argv[2]), WaitBudget(None, quiet=True))
 print("taken", os.stat(sys.argv[1]).st_ino, flush=True)
@@ -166,7 +166,7 @@ def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
 _MEET = (
     f"import os, sys, time; sys.path.insert(0, {_SOURCES!r})\n"
     "from uv_mutex.locking import acquire\nfrom uv_mutex.locking.lock_file import LockFile\n"
-    "from uv_mutex.locking.wait import WaitBudget\n"
+    "from uv_mutex.locking.wait_budget import WaitBudget\n"
     "if sys.argv[3] == 'apart': LockFile._lock_stand_ins = lambda self: []\n"
     "os.seteuid(int(sys.argv[1]))\n"
     "met = 0\n"

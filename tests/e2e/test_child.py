@@ -19,11 +19,11 @@ from support.recorder import COUNTED, Recorder, state
 from support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, wait_until
 
 from uv_mutex.errors import CANNOT_EXEC, MutexError
-from uv_mutex.shim import child
+from uv_mutex.shim import child, handover
 from uv_mutex.shim.child import Ended
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
-_IMPORT = f"import os, signal, sys, time\nsys.path.insert(0, {_SOURCES!r})\nfrom uv_mutex.shim import child\n"
+_IMPORT = f"import os, signal, sys, time\nsys.path.insert(0, {_SOURCES!r})\nfrom uv_mutex.shim import child, handover\n"
 
 # Runs its words as a child under the lock would run, after `setup`.
 _DRIVER = """\
@@ -275,7 +275,7 @@ def test_cannot_exec(tmp_path: Path) -> None:
     with pytest.raises(MutexError, match="Exec format error"):
         child.run_uv(str(broken), [], extra_env={})
     with pytest.raises(MutexError, match="No such file or directory"):
-        child.exec_uv("nowhere/uv", [])
+        handover.exec_uv("nowhere/uv", [])
 
 
 def test_cannot_fork(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ def test_run_uv_gives_words_marks_and_stdin(tmp_path: Path) -> None:
 def test_exec_uv_keeps_the_environment_block(tmp_path: Path) -> None:
     # Named as the real uv is: other programs get one more variable, see test_loops.py.
     real = shutil.copy("/usr/bin/env", tmp_path / "uv")
-    code = f"{_IMPORT}child.exec_uv({str(real)!r}, ['-0'])"
+    code = f"{_IMPORT}handover.exec_uv({str(real)!r}, ['-0'])"
     env = {b"B": b"2", b"BASH_FUNC_f%%": b"() { :; }", b"A": b"\xff", b"LC_ALL": b""}
     done = subprocess.run([sys.executable, "-IS", "-c", code], env=env, capture_output=True, check=True)
     assert done.stdout == b"".join(name + b"=" + value + b"\0" for name, value in env.items())

@@ -36,7 +36,7 @@ import os, sys, time
 sys.path.insert(0, {_SOURCES!r})
 from uv_mutex.locking import acquire, lease
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 def take():
     return acquire.take(LockFile(sys.argv[1]), WaitBudget(None, quiet=True, backend="lease"))
 """

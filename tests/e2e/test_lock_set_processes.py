@@ -18,7 +18,7 @@ sys.path.insert(0, {_SOURCES!r})
 from uv_mutex.errors import MutexError
 from uv_mutex.locking import acquire, lock_set
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 how, *folders = sys.argv[1:]
 targets = [LockFile(folder) for folder in folders]
 print("begun", flush=True)

@@ -25,7 +25,7 @@ from support.shim import Shim
 from support.uvs import VERSIONS, uv
 from support.wheels import make_wheel
 
-from uv_mutex.shim import child, main
+from uv_mutex.shim import handover, main
 
 _TWO = ("0.7.8", "newest")
 two_versions = pytest.mark.parametrize("uv_version", _TWO)
@@ -475,7 +475,7 @@ def test_launchers_decide_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     looked_at: list[Sequence[str]] = []
     monkeypatch.setenv("UV_MUTEX_UV", str(uv("newest")))
     monkeypatch.setattr(main, "_guard", lambda _uv, words, _also: looked_at.append(words))
-    monkeypatch.setattr(child, "exec_uv", lambda _uv, _words: None)
+    monkeypatch.setattr(handover, "exec_uv", lambda _uv, _words: None)
     decided: list[bool] = []
     for words in calls:
         texts = [os.fsdecode(word) for word in words]

@@ -18,7 +18,7 @@ from uv_mutex.errors import TIMED_OUT, MutexError
 from uv_mutex.locking import acquire, turnstile
 from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 _LOOPS, _HOLD_SECONDS = 8, 0.3
@@ -31,7 +31,7 @@ import os, select, sys, time
 sys.path.insert(0, {_SOURCES!r})
 from uv_mutex.locking import acquire, turnstile
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 kind, folder, how, seconds, fair = sys.argv[1:]
 if fair == "unfair":
     turnstile.Turnstile.is_free = lambda self: True

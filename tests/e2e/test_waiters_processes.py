@@ -16,7 +16,7 @@ from uv_mutex.locking import acquire, leftovers, process, waiters
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.owner import LockOwner
 from uv_mutex.locking.process import Process
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -76,7 +76,7 @@ def test_the_next_waiter_clears_up(lock: LockFile) -> None:
 _WAIT = (
     f"import signal, sys; sys.path.insert(0, {_SOURCES!r}); signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     "from uv_mutex.locking import acquire\nfrom uv_mutex.locking.lock_file import LockFile\n"
-    "from uv_mutex.locking.wait import WaitBudget\n"
+    "from uv_mutex.locking.wait_budget import WaitBudget\n"
     "acquire.take(LockFile(sys.argv[1]), WaitBudget(None, quiet=True))\n"
 )
 

@@ -6,7 +6,7 @@ from uv_mutex.errors import TIMED_OUT, MutexError
 from uv_mutex.locking import acquire
 from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 
 def take(lock: LockFile, *, shared: bool = False, limit: float | None = 20, backend: str | None = None) -> HeldLock:

@@ -21,7 +21,7 @@ from uv_mutex.errors import FAILED, TIMED_OUT, MutexError
 from uv_mutex.locking import acquire, wait
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.owner import LockOwner, read_owner
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.uv.project import Project
 

@@ -11,7 +11,7 @@ import pytest
 
 from uv_mutex import errors
 from uv_mutex.errors import MutexError
-from uv_mutex.shim import child, main
+from uv_mutex.shim import child, handover, main
 from uv_mutex.uv import executable
 
 
@@ -46,7 +46,7 @@ def test_an_error_that_nobody_thought_of(
 
     monkeypatch.setattr(executable, "find", lambda *_: "/real/uv")
     monkeypatch.setattr(main, "_guard", guard)
-    monkeypatch.setattr(child, "exec_uv", exec_uv)
+    monkeypatch.setattr(handover, "exec_uv", exec_uv)
     if require:
         monkeypatch.setenv("UV_MUTEX", "require")
     with pytest.raises(SystemExit) as caught:

@@ -11,7 +11,7 @@ from uv_mutex.environment import call_form, request_key, ticket
 from uv_mutex.locking import wait
 from uv_mutex.records import history, runs
 from uv_mutex.setup import launcher
-from uv_mutex.shim import child, main, native_launcher, session
+from uv_mutex.shim import handover, main, native_launcher, session
 from uv_mutex.uv import executable, option_table
 
 _FOLDER = Path(__file__).parents[2] / "src/launcher"
@@ -41,10 +41,10 @@ def test_how_launchers_know_each_other() -> None:
 def test_paths_statuses_and_the_option() -> None:
     assert f'#define DEFAULT_PATH "{os.defpath}"' in _SOURCE
     assert f'#define PYTHON_SIDE "/{launcher.POINTER}"' in _SOURCE
-    assert f'"{child.IGNORED_OPTION}=' in _SOURCE
+    assert f'"{handover.IGNORED_OPTION}=' in _SOURCE
     assert f'"{native_launcher._GATE_OPTION}=' in _SOURCE
     assert f'#define CALL_TO_WAIT "{native_launcher._CALL_TO_WAIT}"' in _SOURCE
-    assert {f"{number.name}" for number in child._IGNORED_BY_PYTHON} == {"SIGPIPE", "SIGXFSZ"}
+    assert set(handover._IGNORED_BY_PYTHON) == {"SIGPIPE", "SIGXFSZ"}
     assert f"INCOMPLETE = 1, CANNOT_EXEC = {errors.CANNOT_EXEC} " in _SOURCE
 
 

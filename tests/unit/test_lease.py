@@ -22,7 +22,7 @@ from uv_mutex.errors import MutexError
 from uv_mutex.locking import acquire, lease, lease_marker, process
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.process import Process
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 _take = functools.partial(take, backend="lease")
 _is_busy = functools.partial(is_busy, backend="lease")

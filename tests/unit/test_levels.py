@@ -13,7 +13,7 @@ from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
 from uv_mutex.locking.nesting import HELD, CallsAbove
 from uv_mutex.locking.owner import LockOwner
 from uv_mutex.locking.process import Process
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 #: A process of another PID namespace, which /proc does not show; and one that has died.
 _UNSEEN = Process(process.boot_id(), "1", 77, "5")

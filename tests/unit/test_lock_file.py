@@ -19,7 +19,7 @@ from uv_mutex import files
 from uv_mutex.errors import MutexError, NoLockError
 from uv_mutex.locking import acquire, network_cache, process, waiters
 from uv_mutex.locking.lock_file import FLOCK, LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.records import history
 
 ALICE, BOB = 61001, 61002

@@ -14,7 +14,7 @@ from uv_mutex.locking import acquire, lock_set, process
 from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
 from uv_mutex.locking.owner import LockOwner, read_owner
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 
 @pytest.fixture

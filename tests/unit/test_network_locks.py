@@ -22,7 +22,7 @@ from uv_mutex.errors import TIMED_OUT, MutexError
 from uv_mutex.locking import acquire, filesystem, observed_lock, owner, wait
 from uv_mutex.locking.flock import HeldLock
 from uv_mutex.locking.lock_file import FLOCK, LEASE, LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.records import runs
 from uv_mutex.shim.project_locks import project_locks
 from uv_mutex.shim.session import LockSession

@@ -15,7 +15,7 @@ from uv_mutex.locking import acquire, leftovers, process, wait, waiters
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 from uv_mutex.locking.owner import LockOwner, decode
 from uv_mutex.locking.process import Process, this_process
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 
 HOST = os.uname().nodename
 

@@ -17,7 +17,6 @@ from uv_mutex.locking.lock_file import (
     LockTarget,
 )
 from uv_mutex.locking.turnstile import Turnstile
-from uv_mutex.locking.wait import Wait, WaitBudget
 
 #: Errors of a lock that nobody can hold, since nobody can take it or create its files.
 _NOTHING_ERRORS = (*MISSING_ERRORS, *UNWRITABLE_ERRORS, errno.EBADF)
@@ -26,8 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from uv_mutex.locking.wait_budget import WaitBudget
 
-def take(target: LockTarget, budget: WaitBudget, *, shared: bool = False) -> HeldLock:
+
+def take(target: LockTarget, budget: "WaitBudget", *, shared: bool = False) -> HeldLock:
     """Take a lock, and wait for it if another call holds it.
 
     :param target: what to lock.
@@ -42,7 +43,7 @@ def take(target: LockTarget, budget: WaitBudget, *, shared: bool = False) -> Hel
             return lock
 
 
-def take_opened(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+def take_opened(target: LockTarget, fd: int, budget: "WaitBudget", *, shared: bool) -> HeldLock | None:
     """Take a lock whose file is open already, and wait for it if another call holds it.
 
     :param target: what to lock.
@@ -76,7 +77,7 @@ def take_opened(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool
     return None
 
 
-def _agreed_backend(fd: int, target: LockTarget, budget: WaitBudget) -> str | None:
+def _agreed_backend(fd: int, target: LockTarget, budget: "WaitBudget") -> str | None:
     """The kind of lock that was written down, if the user asks for no other; the descriptor is closed if they do."""
     recorded = target.recorded_backend()
     if not budget.backend or not recorded or budget.backend == recorded:
@@ -87,7 +88,7 @@ def _agreed_backend(fd: int, target: LockTarget, budget: WaitBudget) -> str | No
     raise _mixed(target, f"UV_MUTEX_BACKEND={budget.backend}", recorded)
 
 
-def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, recorded: str | None, *, shared: bool) -> HeldLock:
+def _wait_for(fd: int, target: LockTarget, budget: "WaitBudget", recorded: str | None, *, shared: bool) -> HeldLock:
     """Wait for the lock on a descriptor, which is closed if that fails.
 
     :param recorded: the kind of lock that was written down; None for flock, and for the lease where there is no flock
@@ -114,7 +115,7 @@ def _wait_for(fd: int, target: LockTarget, budget: WaitBudget, recorded: str | N
 
 
 def _wait_for_flock(
-    fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool, alone_failed: bool = False
+    fd: int, target: LockTarget, budget: "WaitBudget", *, shared: bool, alone_failed: bool = False
 ) -> HeldLock | None:
     """Wait for the flock; None if the file system has none."""
     try:
@@ -125,8 +126,10 @@ def _wait_for_flock(
                         f"cannot lock {target.path}: it seems that a process above this call holds it; "
                         "use uv-mutex exec instead of flock"
                     )
-                if shared and budget.hand_over:
-                    budget.hand_over(target)
+                if shared and budget.before_wait:
+                    budget.before_wait(target)
+                from uv_mutex.locking.wait import Wait  # its imports, signal and threading, take 4 ms
+
                 with Wait(target, budget) as wait:
                     turnstile.wait(wait)
                     wait.wait_for_flock(target, fd, shared=shared)
@@ -139,7 +142,7 @@ def _wait_for_flock(
     return HeldLock(target, fd, shared=shared)
 
 
-def _flock_of_reader(fd: int, target: LockTarget, budget: WaitBudget, *, shared: bool) -> HeldLock | None:
+def _flock_of_reader(fd: int, target: LockTarget, budget: "WaitBudget", *, shared: bool) -> HeldLock | None:
     """Wait for the shared flock of a file that may only be read. NFS locks it for one alone where it may be written.
 
     :raises OSError: if there is no such flock either.

@@ -12,7 +12,8 @@ from uv_mutex import files
 from uv_mutex.locking import lease_marker
 from uv_mutex.locking.flock import TAKEN_OVER, HeldLock
 from uv_mutex.locking.lock_file import LEASE, LockTarget
-from uv_mutex.locking.wait import Wait, WaitBudget
+from uv_mutex.locking.wait import Wait
+from uv_mutex.locking.wait_budget import WaitBudget
 
 #: How long a dead owner of another host keeps the others waiting. All hosts must agree on it.
 LEASE_SECONDS = 30.0
@@ -147,6 +148,8 @@ def take(target: LockTarget, fd: int, budget: WaitBudget, *, shared: bool) -> He
         return create() or (watcher.clear() and create())
 
     if not attempt():
+        if shared and budget.before_wait:
+            budget.before_wait(target)
         with Wait(target, budget) as wait:
             wait.poll(attempt)
     return SharedLease(target, fd, changed) if shared else HeldLease(target, fd, content, since)

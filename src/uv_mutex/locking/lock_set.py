@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from uv_mutex.locking.flock import HeldLock
     from uv_mutex.locking.lock_file import LockTarget
-    from uv_mutex.locking.wait import WaitBudget
+    from uv_mutex.locking.wait_budget import WaitBudget
 
 
 class _ReplacedError(Exception):

@@ -17,13 +17,15 @@ from uv_mutex import terminal
 from uv_mutex.errors import TIMED_OUT, MutexError, say
 from uv_mutex.locking import filesystem, owner
 from uv_mutex.locking.flock import try_flock
-from uv_mutex.locking.lock_file import FLOCK, LEASE, LockTarget
+from uv_mutex.locking.lock_file import LockTarget
 from uv_mutex.locking.waiters import WaiterFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import FrameType
+
+    from uv_mutex.locking.wait_budget import WaitBudget
 
 _SILENT_SECONDS = 2.0
 _REPEAT_SECONDS = 30.0
@@ -33,7 +35,7 @@ _SHOW_SECONDS, _RENEW_SECONDS = 0.5, 10.0
 #: How often a waiter that polls looks whether its file is still the one that others lock.
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.01, 0.5, 1.5
-_LONGEST_TIMEOUT = _LONGEST_WAIT = 1e9
+_LONGEST_WAIT = 1e9
 #: Wakes the main thread out of the kernel when time is up; its default action is to be ignored.
 _WAKE = signal.SIGURG
 #: Signals that end a wait, as they end a uv; nothing must stay behind.
@@ -58,49 +60,10 @@ def describe_owner(target: LockTarget, waited: float) -> str:
     return f"{terminal.printable(who)}, {seconds:.0f} s)"
 
 
-class WaitBudget:
-    """How long a call waits, over all its locks.
-
-    ``limit``: seconds; None for ever. ``waited``: seconds so far. ``quiet``: say nothing while waiting. ``backend``:
-    the only kind of lock to take; None for the one that the file system has. ``command``: why it
-    wants the locks. ``hand_over``: what to call before it waits for a lock as one of many; it need not return.
-    """
-
-    __slots__ = ("backend", "command", "hand_over", "limit", "quiet", "waited")
-
-    def __init__(self, limit: float | None, *, quiet: bool, backend: str | None = None, command: str = "") -> None:
-        self.limit = limit
-        self.quiet = quiet
-        self.backend = backend
-        self.command = command
-        self.hand_over: Callable[[LockTarget], None] | None = None
-        self.waited = 0.0
-
-    @classmethod
-    def from_environment(cls, environ: "Mapping[str, str]", *, quiet: bool, command: str = "") -> "WaitBudget":
-        """The budget that UV_MUTEX_TIMEOUT and UV_MUTEX_BACKEND ask for.
-
-        :raises MutexError: if the one is no number of seconds, or the other no kind of lock.
-        """
-        backend = environ.get("UV_MUTEX_BACKEND") or None
-        if backend not in (None, FLOCK, LEASE):
-            raise MutexError(f"UV_MUTEX_BACKEND={backend} is neither flock nor lease; set one of them, or unset it")
-        text = environ.get("UV_MUTEX_TIMEOUT")
-        if not text:
-            return cls(None, quiet=quiet, backend=backend, command=command)
-        try:
-            limit = float(text)
-        except ValueError:
-            limit = -1.0
-        if not 0 <= limit < _LONGEST_TIMEOUT:
-            raise MutexError(f"UV_MUTEX_TIMEOUT={text} is no number of seconds; set one such as 600, or unset it")
-        return cls(limit, quiet=quiet, backend=backend, command=command)
-
-
 class Wait:
     """A wait for one lock, as a context. A second thread says who is waited for, and ends the wait in time."""
 
-    def __init__(self, target: LockTarget, budget: WaitBudget) -> None:
+    def __init__(self, target: LockTarget, budget: "WaitBudget") -> None:
         """
         :param target: the lock, for the messages.
         :param budget: how long to wait, and whether to be quiet. The seconds of this wait are added to its sum.

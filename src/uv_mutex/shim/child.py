@@ -1,4 +1,4 @@
-"""Hand the process over to the real uv, or run it as a child while a lock is held."""
+"""Run the real uv, or another program, as a child while a lock is held."""
 
 import errno
 import os
@@ -6,9 +6,8 @@ import signal
 import sys
 import threading
 
-from uv_mutex.errors import CANNOT_EXEC, MutexError, warn
-from uv_mutex.shim import signal_relay
-from uv_mutex.uv import executable
+from uv_mutex.errors import CANNOT_EXEC, CannotForkError, MutexError, warn
+from uv_mutex.shim import handover, signal_relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,23 +17,10 @@ if TYPE_CHECKING:
 
     _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
-#: The signals that Python ignores when it starts. They would stay ignored after an exec.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-#: The option of Python (-X) in which the native launcher names those of them that its caller ignored.
-IGNORED_OPTION = "uv_mutex_ignored"
-#: The values that Python gives to LC_CTYPE when it starts in a C locale (PEP 538).
-_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 _PR_SET_PDEATHSIG = 1
 #: A failed exec writes its errno to a pipe, which tells it apart from the exit statuses of uv.
 _ERRNO_BYTES = 4
 _WATCH_SECONDS = 0.25
-
-
-class CannotForkError(MutexError):
-    """There can't be another process, because of `ulimit -u` or for want of memory."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, CANNOT_EXEC)
 
 
 class Ended:
@@ -55,23 +41,6 @@ class Ended:
     def shell_status(self) -> int:
         """The one number a shell would give in ``$?``."""
         return 128 + self.signal if self.signal else self.status
-
-
-def exec_uv(uv: str, words: list[str]) -> "NoReturn":
-    """Replace this process by the real uv, which then sees what it would have seen without the shim.
-
-    :param uv: path of the real uv.
-    :param words: the words after ``uv``.
-    :raises MutexError: if the kernel won't start it.
-    """
-    undo_python()
-    _guard_against_loop(uv)
-    try:
-        # execv, not execve: it passes on the environment block as the kernel gave it, with its order, its
-        # duplicates and the entries without "=" that os.environ can't hold.
-        os.execv(uv, ["uv", *words])
-    except OSError as error:
-        raise _cannot_exec(uv, error) from None
 
 
 def run_uv(
@@ -105,7 +74,7 @@ def run_uv(
             os.dup2(null, 2)
             # uv can't wait for its command where SIGCHLD is ignored. The user's own call may say so, not this one.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _guard_against_loop(uv)
+        handover.guard_against_loop(uv)
         os.execv(uv, ["uv", *words])
 
     return run_child(start, uv, lost)
@@ -119,13 +88,6 @@ def _replace_stdin(content: bytes) -> None:
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     os.dup2(fd, 0)
-
-
-def _guard_against_loop(uv: str) -> None:
-    if executable.PASSED in os.environ or executable.may_start_shim(uv):
-        from uv_mutex.shim import loop_guard
-
-        loop_guard.mark(uv)
 
 
 def run_child(
@@ -169,7 +131,7 @@ def run_child(
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
     if failed:
         number = int.from_bytes(failed, "little")
-        raise _cannot_exec(name, OSError(number, os.strerror(number)), remedy)
+        raise handover.cannot_exec(name, OSError(number, os.strerror(number)), remedy)
     if watchdog.reason:
         raise MutexError(f"{watchdog.reason}; {os.path.basename(name)} was stopped, run it again")
     return ended
@@ -198,7 +160,7 @@ def _fork(start: "Callable[[], None]", name: str, sigchld: "_Handler") -> tuple[
     try:
         pdeathsig()
         if os.getppid() == parent:
-            undo_python()
+            handover.undo_python()
             signal.signal(signal.SIGCHLD, sigchld)
             start()
     except OSError as error:
@@ -262,29 +224,6 @@ def end_like(ended: Ended) -> "NoReturn":
     os._exit(ended.shell_status)
 
 
-def undo_python() -> None:
-    """Undo what the interpreter changed in this process when it started."""
-    # Without the native launcher nobody knows what the caller ignored: the default is the likelier.
-    ignored = str(sys._xoptions.get(IGNORED_OPTION, "")).split(",")
-    for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_IGN if number.name in ignored else signal.SIG_DFL)
-    if os.environ.get("LC_CTYPE") in _COERCED:
-        _restore_lc_ctype()
-
-
-def _restore_lc_ctype() -> None:
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            entries = file.read().split(b"\0")
-    except OSError:  # no /proc: Python coerces only where LC_CTYPE said nothing or "C"
-        entries = []
-    values = [entry[9:] for entry in entries if entry.startswith(b"LC_CTYPE=")]
-    if values:
-        os.putenv(b"LC_CTYPE", values[0])
-    else:
-        os.unsetenv("LC_CTYPE")
-
-
 def _load_pdeathsig() -> "Callable[[], None]":
     """Load, in the parent, the call that makes the kernel kill a child when its parent dies."""
     try:
@@ -302,8 +241,3 @@ def _no_core_dump() -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-
-
-def _cannot_exec(name: str, error: OSError, remedy: str | None = None) -> MutexError:
-    remedy = remedy or "check that file, or name another in UV_MUTEX_UV"
-    return MutexError(f"cannot start {name}: {error.strerror}; {remedy}", CANNOT_EXEC)

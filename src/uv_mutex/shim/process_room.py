@@ -2,7 +2,7 @@
 
 import threading
 
-from uv_mutex.shim.child import CannotForkError
+from uv_mutex.errors import CannotForkError
 
 #: uv 0.13.9 gets by with five, the user's command among them.
 _ENOUGH = 8

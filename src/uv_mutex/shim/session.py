@@ -5,7 +5,7 @@ import time
 
 from uv_mutex.locking import acquire, filesystem, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
-from uv_mutex.locking.wait import WaitBudget
+from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.records import history, runs
 
 TYPE_CHECKING = False
@@ -53,7 +53,7 @@ class LockSession:
         words: list[str],
         quiet: bool,
         waits_since: float = 0.0,
-        hand_over: "Callable[[LockTarget], None] | None" = None,
+        before_wait: "Callable[[LockTarget], None] | None" = None,
     ) -> None:
         """
         :param project: the project that the call works on.
@@ -62,7 +62,7 @@ class LockSession:
         :param words: the whole command line. It may hold passwords: only UV_MUTEX_LOG_ARGS has it written down.
         :param quiet: say nothing while waiting.
         :param waits_since: when the call began to wait, by the monotonic clock in seconds; 0 if it does not wait yet.
-        :param hand_over: see :class:`uv_mutex.locking.wait.WaitBudget`.
+        :param before_wait: see :class:`uv_mutex.locking.wait_budget.WaitBudget`.
         :raises MutexError: if a variable has a value that it can't have.
         """
         self._project = project
@@ -73,7 +73,7 @@ class LockSession:
         self._locks: list[HeldLock] = []
         self._looks = _LOOKS
         self._began, self._started = time.time(), time.monotonic()
-        self._budget.hand_over = hand_over
+        self._budget.before_wait = before_wait
         if 0 < waits_since < self._started:
             self._budget.waited = self._started - waits_since
             self._began -= self._budget.waited
