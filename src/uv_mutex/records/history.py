@@ -7,7 +7,6 @@ Each host has a file of its own, since no network file system keeps the lines of
 log to keep; this one forgets.
 """
 
-import math
 import os
 import time
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 PREFIX = "calls."
 #: A longer file loses its older half.
 _MOST_BYTES = 65536
+#: No time is later, in seconds since 1970.
+_LATEST = 1e11
 
 
 class PastCall:
@@ -34,7 +35,7 @@ class PastCall:
         _, began, waited, held, prepared, status, pid, self.lock, self.command = line.split("\t")
         self.host = host
         self.began, self.waited, self.held = map(float, (began, waited, held))
-        if not all(map(math.isfinite, (self.began, self.waited, self.held))):
+        if not all(0 <= value < _LATEST for value in (self.began, self.waited, self.held)):  # this refuses NaN as well
             raise ValueError(line)
         self.prepared = prepared == "1"
         self.status = None if status == "-" else int(status)

@@ -77,7 +77,9 @@ def read_text(path: str) -> str:
                 break
     except OSError:
         pass
-    return content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    # The codec utf-8-sig does the same, but is a module of its own.
+    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def member_patterns(root: str) -> list[str]:
