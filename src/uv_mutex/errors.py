@@ -1,5 +1,6 @@
 """How the shim gives up: an exit status and one line for the user."""
 
+import errno
 import os
 import sys
 
@@ -12,6 +13,21 @@ CANNOT_EXEC = 126
 #: Exit status of every other failure of the shim itself, uv's own for errors.
 FAILED = 2
 
+#: What to do about an error of a file that a lock needs.
+_HINTS = {
+    errno.ELOOP: "it is a symlink; remove it",
+    errno.ENOTDIR: "its folder is a file or a symlink; remove that",
+    errno.EISDIR: "remove that folder",
+    errno.EACCES: "give yourself write access there",
+    errno.EPERM: "give yourself write access there",
+    errno.EROFS: "mount it for writing",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+    errno.EBADF: "give yourself write access there",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+}
 _warned: set[str] = set()
 
 
@@ -69,3 +85,8 @@ def say(message: str) -> None:
         os.write(sys.stderr.fileno(), ("uv-mutex: " + text.replace("\n", "\\n") + "\n").encode())
     except (OSError, ValueError):
         pass
+
+
+def hint(error: OSError) -> str:
+    """What the user can do about an error of a file, as the end of a message."""
+    return _HINTS.get(error.errno or 0, "mend that")

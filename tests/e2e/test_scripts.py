@@ -23,6 +23,7 @@ from support.wheels import make_wheel
 
 from uv_mutex.errors import TIMED_OUT
 from uv_mutex.uv import cache_folder, cache_key, commandline
+from uv_mutex.uv.script import absolute
 from uv_mutex.uv.settings import Settings
 
 _RUNS = 24
@@ -302,7 +303,7 @@ def test_the_name_of_the_environment(uv_version: str, path: str, scripts: _Scrip
     done = scripts.run(scripts.env(uv_version, shimmed=False), "run", path)
     assert done.returncode == 0, done.stderr.decode()
     (made,) = scripts.cache.glob("environments-*/*")
-    assert made.name == cache_key.of_path(cache_key.absolute(str(scripts.folder), path))
+    assert made.name == cache_key.of_path(absolute(str(scripts.folder), path))
 
 
 @all_versions

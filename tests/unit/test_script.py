@@ -47,7 +47,7 @@ def _find(words: str, environ: Mapping[str, str] | None = None) -> Project | Non
     ],
 )
 def test_the_name_of_an_environment(base: str, path: str, name: str) -> None:
-    assert cache_key.of_path(cache_key.absolute(base, path)) == name
+    assert cache_key.of_path(script.absolute(base, path)) == name
 
 
 def test_the_name_of_an_environment_of_stdin() -> None:

@@ -15,9 +15,8 @@ import time
 from abc import ABC, abstractmethod
 
 from uv_mutex import files
-from uv_mutex.errors import MutexError, NoLockError
+from uv_mutex.errors import MutexError, NoLockError, hint
 from uv_mutex.locking import filesystem, process
-from uv_mutex.locking.hints import hint
 
 #: The folder of a lock file.
 FOLDER = ".uv-mutex"

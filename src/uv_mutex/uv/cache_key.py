@@ -19,7 +19,7 @@ _LONGEST_NAME = 100
 def of_path(path: str) -> str:
     """The name of the environment of a script that is a file.
 
-    :param path: the absolute path of the script, as :func:`absolute` makes it.
+    :param path: the absolute path of the script, as :func:`uv_mutex.uv.script.absolute` makes it.
     """
     content, bits = b"", 0
     for part in os.fsencode(path).split(b"/"):
@@ -40,15 +40,6 @@ def of_text(text: str) -> str:
     :param text: the TOML text of its inline metadata.
     """
     return _hex(_seahash(text.encode("utf-8", "surrogateescape") + _END_OF_TEXT))
-
-
-def absolute(base: str, path: str) -> str:
-    """The absolute path of a script, as std::path::absolute makes it: it keeps each ``..``.
-
-    :param base: the folder that relative paths start from.
-    :param path: the path that the user gave.
-    """
-    return "/" + "/".join(part for part in os.path.join(base, path).split("/") if part not in ("", "."))
 
 
 def _cache_name(name: str) -> str:

@@ -6,9 +6,9 @@ directory only; in all other paths it removes each `..` together with the folder
 
 import os
 
-from uv_mutex.uv import cache_folder, cache_key, globs, pyproject, run_target
+from uv_mutex.uv import pyproject, run_target
 from uv_mutex.uv.option_table import STARTING, SYNCING
-from uv_mutex.uv.script import Script
+from uv_mutex.uv.script import Script, absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _script(call: "Call", base: str) -> Script | None:
     given = call.value("--script")
     if given is None:
         return None
-    path = cache_key.absolute(base, given)
+    path = absolute(base, given)
     return Script(path, run_target.metadata(path), edited=call.subcommand not in SYNCING)
 
 
@@ -159,6 +159,8 @@ def _script_project(script: Script, call: "Call", base: str, start: str, setting
     if own.get(call.subcommand, call.harmless):
         return None
     folder = os.path.dirname(os.path.realpath(script.path)) if script.path else base
+    from uv_mutex.uv import cache_folder  # most calls run no such script
+
     cache = cache_folder.find(call, settings, base, start, script.settings())
     environment = _active_environment(call, base, settings)
     if not environment and not cache and not script.edited:
@@ -254,6 +256,8 @@ def _is_member(folder: str, root: str, text: str, version_at_least: "Callable[[s
 
     :param text: the pyproject.toml of ``root``.
     """
+    from uv_mutex.uv import globs  # most projects are in no workspace
+
     workspace = pyproject.table(text, "tool.uv.workspace")
     members, excluded = (_used_patterns(workspace.get(key), version_at_least) for key in ("members", "exclude"))
     path = folder[len(root) :].lstrip("/")

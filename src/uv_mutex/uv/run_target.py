@@ -6,7 +6,7 @@ Follows RunCommand in crates/uv/src/commands/project/run.rs.
 import os
 
 from uv_mutex import files
-from uv_mutex.uv import cache_key, script
+from uv_mutex.uv import script
 from uv_mutex.uv.script import Script
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def inline_script(call: "Call", base: str) -> Script | None:
     path = os.path.join(base, target)
     if target.startswith(("http://", "https://")) and not os.path.exists(path):
         return Script(None, None)
-    return _script(cache_key.absolute(base, target), _head(path)) if _is_script(call, path) else None
+    return _script(script.absolute(base, target), _head(path)) if _is_script(call, path) else None
 
 
 def _script(path: str | None, head: bytes) -> Script | None:

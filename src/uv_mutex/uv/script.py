@@ -5,7 +5,7 @@ Follows ScriptTag::parse in crates/uv-scripts/src/lib.rs.
 
 import os
 
-from uv_mutex.uv import cache_key, pyproject
+from uv_mutex.uv import pyproject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Script:
     @property
     def environment_name(self) -> str:
         """The name of its environment in the cache."""
+        from uv_mutex.uv import cache_key  # most calls run no such script
+
         return cache_key.of_path(self.path) if self.path else cache_key.of_text(self.metadata or "")
 
     @property
@@ -68,6 +70,15 @@ class Script:
         """Whether it depends on packages of this machine, whose changes its own text does not show."""
         text = self.metadata or ""
         return any(word in text for word in ("sources", "file:", "@ .", "@ /", "\\")) or not pyproject.is_toml(text)
+
+
+def absolute(base: str, path: str) -> str:
+    """The absolute path of a script, as std::path::absolute makes it: it keeps each ``..``.
+
+    :param base: the folder that relative paths start from.
+    :param path: the path that the user gave.
+    """
+    return "/" + "/".join(part for part in os.path.join(base, path).split("/") if part not in ("", "."))
 
 
 def declares_metadata(head: bytes) -> bool:
