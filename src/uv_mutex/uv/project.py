@@ -8,13 +8,13 @@ import os
 
 from uv_mutex.uv import pyproject, run_target
 from uv_mutex.uv.option_table import STARTING, SYNCING
-from uv_mutex.uv.script import Script, absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uv_mutex.uv.commandline import Call
+    from uv_mutex.uv.script import Script
     from uv_mutex.uv.settings import Settings
 
 #: From this version on, `uv run path/script.py` uses the project around the script, if there is one.
@@ -54,7 +54,7 @@ class Project:
         *,
         found_by_script: bool = False,
         isolated: bool = False,
-        script: Script | None = None,
+        script: "Script | None" = None,
     ) -> None:
         self.root = root
         self.member = member
@@ -142,18 +142,20 @@ def find(
     return Project(root, member, start, environment, found_by_script=script_folder is not None, isolated=isolated)
 
 
-def _script(call: "Call", base: str) -> Script | None:
+def _script(call: "Call", base: str) -> "Script | None":
     """The script that the call uses in place of the project; None if it uses the project."""
     if call.subcommand == "run":
         return run_target.inline_script(call, base)
     given = call.value("--script")
     if given is None:
         return None
+    from uv_mutex.uv.script import Script, absolute  # most calls name none
+
     path = absolute(base, given)
     return Script(path, run_target.metadata(path), edited=call.subcommand not in SYNCING)
 
 
-def _script_project(script: Script, call: "Call", base: str, start: str, settings: "Settings") -> Project | None:
+def _script_project(script: "Script", call: "Call", base: str, start: str, settings: "Settings") -> Project | None:
     """The project that a script with inline metadata is; None if the call makes nothing that others share."""
     own = {"run": not script.has_environment, "check": call.has("--isolated")}
     if own.get(call.subcommand, call.harmless):

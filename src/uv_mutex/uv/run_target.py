@@ -6,12 +6,11 @@ Follows RunCommand in crates/uv/src/commands/project/run.rs.
 import os
 
 from uv_mutex import files
-from uv_mutex.uv import script
-from uv_mutex.uv.script import Script
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from uv_mutex.uv.commandline import Call
+    from uv_mutex.uv.script import Script
 
 _SCRIPT_SUFFIXES = (".py", ".pyc", ".pyw")
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -19,7 +18,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _HEAD_BYTES = 1 << 16
 
 
-def inline_script(call: "Call", base: str) -> Script | None:
+def inline_script(call: "Call", base: str) -> "Script | None":
     """The target, if it is a script with inline metadata (PEP 723) or a URL. Those don't use the project.
 
     A script on stdin is read only if stdin is a regular file: what is read from a pipe is lost for uv.
@@ -30,22 +29,24 @@ def inline_script(call: "Call", base: str) -> Script | None:
     if not call.operands:
         return None
     target = call.operands[0]
-    if target == "-":
-        if call.has("-m", "--module"):  # uv refuses it
-            return Script(None, None)
-        return _script(None, _peek_stdin())
     path = os.path.join(base, target)
-    if target.startswith(("http://", "https://")) and not os.path.exists(path):
-        return Script(None, None)
-    return _script(script.absolute(base, target), _head(path)) if _is_script(call, path) else None
+    is_stdin = target == "-"
+    is_url = target.startswith(("http://", "https://")) and not os.path.exists(path)
+    if not (is_stdin or is_url or _is_script(call, path)):
+        return None
+    from uv_mutex.uv import script  # most calls run a command
 
-
-def _script(path: str | None, head: bytes) -> Script | None:
-    return Script(path, script.metadata(head)) if script.declares_metadata(head) else None
+    if is_url or (is_stdin and call.has("-m", "--module")):  # uv refuses the latter
+        return script.Script(None, None)
+    if is_stdin:
+        return script.read(None, _peek_stdin())
+    return script.read(script.absolute(base, target), _head(path))
 
 
 def metadata(path: str) -> str | None:
     """The inline metadata of a script, as TOML; None if it has none, or can't be read."""
+    from uv_mutex.uv import script
+
     return script.metadata(_head(path))
 
 

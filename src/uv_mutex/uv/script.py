@@ -81,6 +81,15 @@ def absolute(base: str, path: str) -> str:
     return "/" + "/".join(part for part in os.path.join(base, path).split("/") if part not in ("", "."))
 
 
+def read(path: str | None, head: bytes) -> Script | None:
+    """A script; None if it has no inline metadata.
+
+    :param path: its absolute path; None if it comes from stdin.
+    :param head: how it begins.
+    """
+    return Script(path, metadata(head)) if declares_metadata(head) else None
+
+
 def declares_metadata(head: bytes) -> bool:
     """Whether a script has inline metadata. As in uv, the first occurrence decides."""
     at = head.find(_START)
