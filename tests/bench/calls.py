@@ -19,6 +19,13 @@ from bench.workload import Way, Workload
 from launcher import compiler
 
 _RUN = ["run", "true"]
+_SYSTEM_PYTHON = "/usr/bin/python3"
+#: Says which Python it is, without a virtual environment; fails in one that uv-mutex does not support.
+_SAY_NAME = """\
+import os, platform, sys
+base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+sys.exit(1) if sys.version_info < (3, 11) else print(f"{base} ({platform.python_version()})")
+"""
 #: Run by a Python that has ziglang.
 _COMPILE = """\
 import sys
@@ -68,7 +75,23 @@ def _env_file(workload: Workload, row: Row) -> str:
 
 
 def _python(workload: Workload, row: Row) -> str:
-    return _against_bare_by(workload, workload.python_launcher(), _RUN, row.rounds)
+    """By the Python of the system, which most people have, and by the one that runs this."""
+    launchers = {name: workload.python_launcher(python) for name, python in _pythons().items()}
+    ways = {"bare": workload.ways("newest")["bare"]}
+    ways |= {name: workload.way_by(launcher) for name, launcher in launchers.items()}
+    programs = {name: partial(once, workload, way.command(*_RUN), way.env) for name, way in ways.items()}
+    first = next(iter(launchers))
+    return f"by {first}: {_compare(programs, row.rounds, {name: f'by {name}' for name in launchers})}"
+
+
+def _pythons() -> dict[str, str]:
+    """The Python of the system, if uv-mutex supports it, and the one that runs this, by their names; each once."""
+    found: dict[str, str] = {}
+    for python in filter(os.path.exists, (_SYSTEM_PYTHON, sys.executable)):
+        done = subprocess.run([python, "-c", _SAY_NAME], capture_output=True, text=True, check=False)
+        if not done.returncode:
+            found.setdefault(done.stdout.strip(), python)
+    return found
 
 
 def _released(workload: Workload, row: Row) -> str:

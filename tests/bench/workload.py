@@ -93,9 +93,9 @@ class Workload:
         env = self.project.env(version, False)
         return Way("uv-mutex", str(launcher), {**env, "PATH": f"{launcher.parent}:{env['PATH']}"})
 
-    def python_launcher(self) -> Path:
-        """Install a prefix with the Python launcher; return where that lies."""
-        return install_shim(self.folder / "python-prefix", "python")
+    def python_launcher(self, python: str) -> Path:
+        """Install a prefix with the Python launcher for this Python; return where that lies."""
+        return install_shim(self.folder / f"prefix-{os.urandom(4).hex()}", "python", python)
 
     def replace_launcher(self, launcher: Path) -> Path:
         """Make a copy of the prefix with another launcher in it; return where that lies."""

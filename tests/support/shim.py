@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +42,18 @@ class Shim:
         return any(word in programs or (word.startswith(library) and word.endswith("/launcher")) for word in words)
 
 
-def install_shim(prefix: Path, launcher: str = "") -> Path:
+def install_shim(prefix: Path, launcher: str = "", python: str = sys.executable) -> Path:
     """Run `uv-mutex install` and return the installed uv.
 
     :param prefix: the folder to install to.
     :param launcher: which launcher to install; by default the one that `install` chooses.
+    :param python: the Python that installs it, and that it will use.
     """
+    # What uv-mutex needs is pure Python, and serves another one as well.
+    path = f"{_SOURCES}:{sysconfig.get_path('purelib')}" if python != sys.executable else str(_SOURCES)
     done = subprocess.run(
-        [sys.executable, "-m", "uv_mutex", "install", "--prefix", str(prefix)],
-        env={**os.environ, "PYTHONPATH": str(_SOURCES), "UV_MUTEX_LAUNCHER": launcher},
+        [python, "-m", "uv_mutex", "install", "--prefix", str(prefix)],
+        env={**os.environ, "PYTHONPATH": path, "UV_MUTEX_LAUNCHER": launcher},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
