@@ -6,7 +6,7 @@ import time
 from uv_mutex.locking import acquire, filesystem, lock_set, nesting, network_cache
 from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait_budget import WaitBudget
-from uv_mutex.records import history, runs
+from uv_mutex.records import runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,15 +235,7 @@ class LockSession:
         # be locked, nothing was changed.
         worked = prepared or (status is not None and held > 0)
         if waited >= _LONG_WAIT_SECONDS or worked:
-            history.append(
-                self._targets[0],
-                self._command,
-                self._began,
-                waited=waited,
-                held=held,
-                prepared=prepared,
-                status=status,
-            )
+            self._add_to_history(waited=waited, held=held, prepared=prepared, status=status)
         if self._log:
             self._log(
                 os.environ["UV_MUTEX_LOG"],
@@ -255,3 +247,12 @@ class LockSession:
                 prepared=prepared,
                 exit=status,
             )
+
+    def _add_to_history(self, *, waited: float, held: float, prepared: bool, status: int | None) -> None:
+        try:
+            from uv_mutex.records import history
+        except ImportError:  # the shim was uninstalled meanwhile, and with it the command that shows the history
+            return
+        history.append(
+            self._targets[0], self._command, self._began, waited=waited, held=held, prepared=prepared, status=status
+        )
