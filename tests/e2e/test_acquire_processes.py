@@ -162,8 +162,8 @@ def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
     held.release()
 
 
-# Half of them may create lock files. Each folder is new, so all meet there for the first time. The other half may not be
-# allowed to read the sources, and could not import `wait` when they need it.
+# Half of them may create lock files. Each folder is new, so all meet there for the first time. The others might not be
+# allowed to read the sources, so they import `wait` before they need it.
 _MEET = (
     f"import os, sys, time; sys.path.insert(0, {_SOURCES!r})\n"
     "from uv_mutex.locking import acquire, wait\nfrom uv_mutex.locking.lock_file import LockFile\n"
