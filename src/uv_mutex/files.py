@@ -9,6 +9,8 @@ import errno
 import os
 import stat
 
+#: Few files are longer. To ask for more at once takes memory for all of it, which costs more than the file.
+_USUAL_BYTES = 1 << 16
 _BESIDE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: What a file is called until it is complete, with a random end.
 TEMPORARY = ".new."
@@ -33,9 +35,18 @@ def read(path: str, limit: int, *, follow: bool = True, start: int = 0) -> bytes
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     try:
-        return os.pread(fd, limit, start) if start else os.read(fd, limit)
+        return os.pread(fd, limit, start) if start else read_open(fd, limit)
     finally:
         os.close(fd)
+
+
+def read_open(fd: int, limit: int) -> bytes:
+    """The bytes of an open file from its position on, at most ``limit``.
+
+    :raises OSError: if it can't be read.
+    """
+    found = os.read(fd, min(limit, _USUAL_BYTES))
+    return found + os.read(fd, limit - _USUAL_BYTES) if len(found) == _USUAL_BYTES < limit else found
 
 
 def read_or_empty(path: str, limit: int, *, follow: bool = True) -> bytes:

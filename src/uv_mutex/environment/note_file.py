@@ -19,6 +19,8 @@ A file is text, a line each, with these parts:
 
 import os
 
+from uv_mutex import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,7 +251,7 @@ def _read(path: str, owners: tuple[int, ...] | None) -> bytes:
         return b""
     try:
         if owners is None or os.fstat(fd).st_uid in owners:
-            return os.read(fd, _MOST_BYTES)
+            return files.read_open(fd, _MOST_BYTES)
     except OSError:  # a folder
         pass
     finally:
