@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -128,6 +129,19 @@ def test_at_most_ten_seconds_since_the_record(environment: Path) -> None:
             assert 0.5 < seconds(environment) < 1.8
             leave(environment, run, kind, ago=10)
             assert seconds(environment) < 0.3
+
+
+@pytest.mark.parametrize("kind", [runs.RUN, runs.SYNC])
+def test_a_run_that_is_taken_back_meanwhile(kind: str, environment: Path) -> None:
+    """Its call has seen the edit, and waits for it. So the edit must not wait for that call."""
+    with uv("print('ready', flush=True)\ntime.sleep(60)") as run:
+        leave(environment, run, kind)
+        timer = threading.Timer(0.5, leave, (environment, run, runs.VOID))
+        timer.start()
+        assert 0.3 < seconds(environment) < 3
+        timer.join()
+        leave(environment, run, kind, ago=8)
+        assert 1 < seconds(environment) < 3, "it counts again"
 
 
 def test_many_are_waited_for_at_once(environment: Path) -> None:

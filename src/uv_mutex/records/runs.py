@@ -49,7 +49,7 @@ class Run:
 class RunFile:
     """The runs of one kernel. ``is_own``: of this kernel. ``mtime``: by the file server's clock, seconds since 1970."""
 
-    __slots__ = ("folder", "is_own", "mtime", "path")
+    __slots__ = ("_last", "_size", "folder", "is_own", "mtime", "path")
 
     def __init__(self, folder: str, name: str) -> None:
         """
@@ -59,24 +59,43 @@ class RunFile:
         self.path = f"{folder}/{name}"
         self.is_own = name in (_own_name(), _own_name() + _OLD)
         self.mtime = files.stat_on_server(self.path).st_mtime
+        self._size = 0
+        self._last: dict[Process, str] = {}
 
     def runs(self) -> "Iterator[Run]":
-        """The runs in it. Other lines are passed over: one can be cut short on a full disk."""
-        try:
-            # Appended to by several calls at once it can be a bit longer. The end is what counts.
-            size = os.lstat(self.path).st_size
-            text = files.read(self.path, 2 * _MOST_BYTES, follow=False, start=max(0, size - 2 * _MOST_BYTES))
-        except OSError:
-            return
-        found = [run for run in map(_decode, text.decode("ascii", "replace").split("\n")) if run]
+        """The runs in it."""
         taken_back = set()
         standing = []
-        for run in reversed(found):
+        for run in reversed(self._read()):
             if run.kind == VOID:
                 taken_back.add(run.process)
             elif run.process not in taken_back:
                 standing.append(run)
         yield from reversed(standing)
+
+    def has_taken_back(self, run: Run) -> bool:
+        """Whether the process of a run has taken it back, maybe since :meth:`runs` found it.
+
+        :param run: one of them, of this kernel: what another one appends, a file server would have to be asked for.
+        """
+        try:
+            if os.lstat(self.path).st_size != self._size:
+                self._read()
+        except OSError:  # another call made it the old one
+            return False
+        return self._last.get(run.process) == VOID
+
+    def _read(self) -> list[Run]:
+        """All lines, but for those that can't be read: one can be cut short on a full disk."""
+        try:
+            # Appended to by several calls at once it can be a bit longer. The end is what counts.
+            self._size = os.lstat(self.path).st_size
+            text = files.read(self.path, 2 * _MOST_BYTES, follow=False, start=max(0, self._size - 2 * _MOST_BYTES))
+        except OSError:
+            return []
+        found = [run for run in map(_decode, text.decode("ascii", "replace").split("\n")) if run]
+        self._last = {run.process: run.kind for run in found}
+        return found
 
 
 def append(environment: str, targets: "Iterable[LockTarget]", kind: str) -> bool:

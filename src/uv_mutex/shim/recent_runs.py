@@ -45,8 +45,8 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
     began = time.monotonic()
     recent = _RecentRuns(found)
     waited = False
-    for run, age in recent.visible:
-        in_time = _outlast(run, began + _LONGEST_SECONDS - age)
+    for file, run, age in recent.visible:
+        in_time = _outlast(file, run, began + _LONGEST_SECONDS - age)
         if in_time is None:
             recent.unseen_age = min(recent.unseen_age, age)
         waited = waited or bool(in_time)
@@ -61,16 +61,16 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
 class _RecentRuns:
     """The runs of the last seconds.
 
-    ``visible``: those that this process may be able to see, and their age in seconds. ``unseen_age``: the age of the
-    youngest of all others, in seconds; infinite if there is none. ``outlasted``: the files that nobody needs once this
-    process has waited. The others have runs that wait for this process itself, as it is their command, or belongs to a
-    build that their check has started.
+    ``visible``: those that this process may be able to see, the file of each, and its age in seconds. ``unseen_age``:
+    the age of the youngest of all others, in seconds; infinite if there is none. ``outlasted``: the files that nobody
+    needs once this process has waited. The others have runs that wait for this process itself, as it is their command,
+    or belongs to a build that their check has started.
     """
 
     __slots__ = ("_server_times", "outlasted", "unseen_age", "visible")
 
     def __init__(self, found: "Iterable[RunFile]") -> None:
-        self.visible: list[tuple[Run, float]] = []
+        self.visible: list[tuple[RunFile, Run, float]] = []
         self.unseen_age = float("inf")
         self.outlasted: list[RunFile] = []
         self._server_times: dict[str, float | None] = {}
@@ -98,7 +98,7 @@ class _RecentRuns:
             elif age < -_ROUNDING_SECONDS:  # the clock was put back, or it is no record of ours
                 self._add_unseen(self._age(file))
             elif run.process.is_visible:
-                self.visible.append((run, max(0.0, age)))
+                self.visible.append((file, run, max(0.0, age)))
             else:
                 self._add_unseen(max(0.0, age))
         return awaited
@@ -114,9 +114,10 @@ class _RecentRuns:
         return 0.0 if now is None else max(0.0, now - file.mtime)
 
 
-def _outlast(run: "Run", until: float) -> bool | None:
-    """Wait until a uv has checked the environment.
+def _outlast(file: "RunFile", run: "Run", until: float) -> bool | None:
+    """Wait until a uv has checked the environment, or its call has seen this one and waits in turn.
 
+    :param file: where its run was found.
     :param until: when to give up, by the monotonic clock.
     :returns: whether it was waited for; None if it can't be seen.
     """
@@ -126,10 +127,9 @@ def _outlast(run: "Run", until: float) -> bool | None:
         while True:
             checking = _is_checking(run)
             rest = until - time.monotonic()
-            if not checking or rest <= 0:
+            if not checking or rest <= 0 or file.has_taken_back(run):
                 return checking if checking is None else waited
-            only_its_end_counts = run.kind == runs.SYNC and pidfd is not None
-            _wait_for_end(pidfd, rest if only_its_end_counts else min(rest, pause))
+            _wait_for_end(pidfd, min(rest, pause))
             pause, waited = min(pause * _GROWTH, _LONGEST_PAUSE), True
     finally:
         if pidfd is not None:
