@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -140,6 +141,27 @@ class TestObserved:
         held.record("uv add")
         held.release(unfinished=True)
         assert observed_lock.observe(lock) is None
+
+    @pytest.mark.parametrize("call", ["pwrite", "fsync"])
+    def test_no_room_for_the_name(self, lock: LockFile, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        run, held = observe(lock), take(lock)
+        monkeypatch.setattr(os, call, refuse)
+        held.record("uv add")
+        assert observed_lock.observe(lock) is None
+        assert not run.still_excludes()
+        assert held.lost() is None
+        held.release()
+        assert observe(lock).still_excludes()
+        held = take(lock)
+        held.record("uv add")
+        held.release(unfinished=True)
+        after = take(lock)
+        after.record("uv add")
+        assert after.previous_owner_died
+        after.release()
 
     def test_another_file(self, lock: LockFile) -> None:
         """`git clean -fdx`, and a new call."""

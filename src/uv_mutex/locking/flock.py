@@ -14,6 +14,8 @@ _BUSY_ERRORS = (errno.EAGAIN, errno.EACCES)
 #: Errors of flock that say "not on this file system": FUSE, Lustre without -o flock, NFS without lockd.
 MISSING_ERRORS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 TAKEN_OVER = "another call took it over"
+#: The content of the lock file if there is an owner, but no room for its name.
+_SOMEBODY = b"\0"
 
 
 def try_flock(fd: int, *, shared: bool) -> bool:
@@ -54,7 +56,7 @@ class HeldLock:
         self._record = b""
 
     def record(self, command: str) -> None:
-        """Write the owner into the lock file, for those who wait. On a full disk they do not learn who it is.
+        """Write the owner into the lock file, for those who wait. On a full disk they learn only that there is one.
 
         A shared lock has no owner, and only sees whether the last owner died.
 
@@ -69,14 +71,25 @@ class HeldLock:
             if self.shared:
                 return
             self._owner = owner.this_process(command, time.time(), status.st_ino)
-            data = self._owner.encode()
-            os.pwrite(self._fd, data, 0)
-            os.ftruncate(self._fd, len(data))
+            self._record = self._write(self._owner.encode())
+        except OSError:
+            pass
+
+    def _write(self, record: bytes) -> bytes:
+        """Write the owner, at the file server too; return what the file has then. To be longer, it needs no room.
+
+        :raises OSError: if not even that is possible.
+        """
+        try:
+            os.pwrite(self._fd, record, 0)
+            os.ftruncate(self._fd, len(record))
             if not filesystem.is_local(self.target.path):  # observed_lock relies on it
                 os.fsync(self._fd)
         except OSError:
-            return
-        self._record = data
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, len(_SOMEBODY))
+            return _SOMEBODY
+        return record
 
     def _is_copied(self, found: "LockOwner | None", inode: int) -> bool:
         """Whether an owner was written into another file, of which this is a copy, as in an image.
