@@ -70,6 +70,12 @@ while time.monotonic() < until:
     time.sleep(random.uniform(0.2, 2))
 print(edits)
 """
+# A look at a lock that was taken before.
+_LOOKS = f"""{_BEGIN}
+if not os.path.exists(target.path):
+    lock_set.release(lock_set.take([target], WaitBudget(None, quiet=True), {{}}, shared=False))
+print(observed_lock.observe(target) is not None)
+"""
 
 
 @pytest.mark.parametrize("looks_twice", ["yes", "control"])
@@ -93,6 +99,16 @@ def test_no_check_beside_an_edit_of_another_host(pair: Sequence[NfsHost], looks_
     assert edits > 1
     assert checks > edits
     assert (disturbed == 0) == (looks_twice == "yes")
+
+
+def test_a_deeper_level_that_another_host_began(pair: Sequence[NfsHost]) -> None:
+    """That this one has looked for before, so that it may believe for a minute that there is none."""
+    pair[0].ask("mkdir", "demo")
+    words = [str(Shim(Path(pair[0].prefix)).library), pair[0].path("demo"), "0", "yes"]
+    look = [os.path.realpath(sys.executable), "-ISc", _LOOKS, *words]
+    assert [pair[0].ask(*look) for _ in range(2)] == ["True\n"] * 2
+    pair[1].ask("touch", pair[1].path("demo/.uv-mutex/lock.1"))
+    assert pair[0].ask(*look) == "False\n"
 
 
 def test_a_fresh_call_waits_for_the_holder_on_another_host(pair: Sequence[NfsHost], index: LocalIndex) -> None:

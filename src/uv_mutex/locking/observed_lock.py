@@ -69,10 +69,11 @@ def observe(target: LockTarget) -> ObservedLock | None:
         status = os.stat(target.path, follow_symlinks=False)
     except OSError:  # nobody has ever taken it
         return None
-    # The calls below a dead owner may still work at a deeper level.
-    if status.st_size or not stat.S_ISREG(status.st_mode) or os.path.lexists(level(target, 1).path):
+    if status.st_size or not stat.S_ISREG(status.st_mode):
         return None
-    return ObservedLock(target, _state(status))
+    # The calls below an owner that is gone may still work at a deeper level, of which this host has never heard.
+    files.reread_folder(os.path.dirname(target.path))
+    return None if os.path.lexists(level(target, 1).path) else ObservedLock(target, _state(status))
 
 
 def _state(status: os.stat_result) -> "_State":
