@@ -239,6 +239,16 @@ class TestSessionThatObserves:
         assert [run.kind for run in file.runs()] == [runs.RUN], "those of the first two times were taken back"
         session.release()
 
+    def test_who_took_it_takes_it_again(self, session: LockSession, tmp_path: Path) -> None:
+        """What a dead owner left is undone under the flock, and the lock may be a stand-in by then."""
+        held = take(LockFile(str(tmp_path)))
+        held.record("uv add")
+        held.release(unfinished=True)
+        session.take(shared=True)
+        assert is_busy(LockFile(str(tmp_path)))
+        assert not is_busy(LockFile(str(tmp_path)), shared=True)
+        session.release()
+
     def test_no_record_can_be_left(self, session: LockSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runs, "append", lambda *_: False)
         for is_taken in (False, True):

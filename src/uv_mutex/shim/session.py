@@ -115,16 +115,17 @@ class LockSession:
         self._taken = time.monotonic()
 
     def _take_all(self, *, shared: bool) -> None:
-        self._locks = (self._observe() if shared else None) or lock_set.take(
-            self._targets, self._budget, os.environ, shared=shared
-        )
+        seen = self._observe() if shared else None
+        if not seen:
+            self._looks = 0  # once it was opened, a lock can have a stand-in, and others another one
+        self._locks = seen or lock_set.take(self._targets, self._budget, os.environ, shared=shared)
         self._reread(is_known=shared and not self._budget.waited)
         if not shared:
             self._undo_half_done()
 
     def _observe(self) -> "list[HeldLock] | None":
         """The locks, by a look at each; None if they must be taken."""
-        if not self._looks or self._budget.backend or filesystem.is_local(self._project.root):
+        if self._looks < 1 or self._budget.backend or filesystem.is_local(self._project.root):
             return None
         from uv_mutex.locking import observed_lock
 
