@@ -136,6 +136,17 @@ class TestObserved:
         assert not run.still_excludes()
         assert observe(lock).still_excludes()
 
+    def test_not_where_time_goes_in_seconds(self, lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+        stat = os.stat
+
+        def of_ext3(path: str, **options: bool) -> os.stat_result:
+            found = stat(path, **options)
+            seconds = {f"st_{kind}time_ns": int(found[at]) * 10**9 for at, kind in ((8, "m"), (9, "c"))}
+            return os.stat_result(found[:10], seconds)
+
+        monkeypatch.setattr(os, "stat", of_ext3)
+        assert observed_lock.observe(lock) is None
+
     def test_somebody_died(self, lock: LockFile) -> None:
         held = take(lock)
         held.record("uv add")

@@ -71,6 +71,9 @@ def observe(target: LockTarget) -> ObservedLock | None:
         return None
     if status.st_size or not stat.S_ISREG(status.st_mode):
         return None
+    # A server that stores whole seconds hides an owner that came and went within one.
+    if status.st_ctime_ns % 1_000_000_000 == 0:
+        return None
     # The calls below an owner that is gone may still work at a deeper level, of which this host has never heard.
     files.reread_folder(os.path.dirname(target.path))
     return None if os.path.lexists(level(target, 1).path) else ObservedLock(target, _state(status))
