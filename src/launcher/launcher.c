@@ -43,8 +43,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static void fail(int status, con
     va_end(parts);
     for (char *at = line; *at; at++)
         *at = (unsigned char)*at < ' ' ? '?' : *at;
-    ssize_t written = write(STDERR_FILENO, line, strlen(strcat(line, "\n")));
-    (void)written; /* a closed or full stderr changes nothing */
+    (void)!write(STDERR_FILENO, line, strlen(strcat(line, "\n"))); /* a closed or full stderr changes nothing */
     _exit(status);
 }
 

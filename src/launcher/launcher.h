@@ -20,8 +20,7 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-/* Read the beginning of a file into a buffer of this size, and end it by a zero byte. Return how many bytes there were,
- * or -1 with errno set. A named pipe reads as empty. */
+/* Read the beginning of a file, end it by a zero byte, and return its length, or -1 with errno set. A pipe is empty. */
 long read_beginning(const char *path, char *into, size_t size);
 /* Cut the last slash, and what follows it, off an absolute path. */
 void cut_last_part(char *path);

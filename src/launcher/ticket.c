@@ -148,14 +148,14 @@ static double seconds(clockid_t clock)
 }
 
 /* Append to a file of ours, with the permissions of the folder above, as far as allowed; return whether that worked. */
-static int append(int folder, const char *name, mode_t allowed, const char *line, int bytes)
+static int append(int folder, const char *name, int flags, mode_t allowed, const char *line, int bytes)
 {
     struct stat found;
     struct rlimit most; /* a write beyond it would end the process */
     if (fstatat(folder, "..", &found, 0) || getrlimit(RLIMIT_FSIZE, &most) || most.rlim_cur < GROWN_BYTES)
         return 0;
     mode_t mask = umask(0), mode = (found.st_mode | 0600) & allowed;
-    int fd = openat(folder, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
+    int fd = openat(folder, name, flags | O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
     umask(mask);
     return fd >= 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && found.st_size + bytes <= GROWN_BYTES &&
            write(fd, line, (size_t)bytes) == bytes;
@@ -177,11 +177,11 @@ static int leave_record(int folder, const char *kind)
     sprintf(name, "runs.%s", boot);
     int bytes = sprintf(line, "%s/%llu/%d/%llu %s %.3f\n", boot, (unsigned long long)namespace.st_ino, getpid(),
                         start ? strtoull(start, NULL, 10) : 0, kind, now);
-    if (!start || !append(folder, name, 0666, line, bytes))
+    if (!start || !append(folder, name, 0, 0666, line, bytes))
         return 0;
     sprintf(name, "calls.%s", host.nodename);
     bytes = sprintf(line, "%.3f\t%.3f\t%.3f\t0\t0\t-\t%d\tlock\tuv %s\n", now, now - waited, waited, getpid(), kind);
-    return waited * 1e6 < LONG_WAIT_US || append(project, name, 0666, line, bytes);
+    return waited * 1e6 < LONG_WAIT_US || append(project, name, 0, 0666, line, bytes);
 }
 
 int is_fresh(const char *uv, char *const *argv)
@@ -249,8 +249,7 @@ static void say(int lock, double waited)
         sprintf(who, "%s (pid %d on %s, ", command, pid, host);
         waited = now - began > waited ? now - began : waited;
     }
-    if (write(STDERR_FILENO, line, (size_t)sprintf(line, "uv-mutex: waiting for %s%.0f s)\n", who, waited)) < 0)
-        return; /* a closed or full stderr changes nothing */
+    (void)!write(STDERR_FILENO, line, (size_t)sprintf(line, "uv-mutex: waiting for %s%.0f s)\n", who, waited));
 }
 
 static void wake(int number) { (void)number; }
@@ -283,12 +282,15 @@ static int wait_for(int fd, int how, int lock)
     return idle < MOST_IDLE ? is_taken : -1;
 }
 
-/* Put a new gate in the place of one that leads nowhere: most probably, the call that has passed it is suspended. One
- * at a time passes the new one. So where Python is only slow to start, one more starts in 2 s, and not all of them. */
-static int replace_gate(void)
+/* Put a new gate in the place of one that leads nowhere, unless another call does; return whether there is one now, or
+ * will be. One at a time passes it. So where Python is only slow to start, one more starts in 2 s, and not all. */
+static int replace_gate(ino_t inode)
 {
+    char claim[2 * sizeof form_file];
+    sprintf(claim, "%s.%llu", form_file, (unsigned long long)inode);
     rest[-1] = '\n'; /* where strsep() has cut what was read last */
-    return unlinkat(project, form_file, 0) == 0 && append(project, form_file, 0600, text, (int)strlen(text));
+    int is_made = append(project, claim, O_EXCL, 0600, text, (int)strlen(text));
+    return is_made ? renameat(project, claim, project, form_file) == 0 : errno == EEXIST;
 }
 
 /* Wait at the gate of this form; return whether another look for a ticket is worthwhile. */
@@ -307,7 +309,7 @@ int pass_gate(void)
     /* Python removes the gate of a form for which it can't leave a ticket, and others replace it. */
     int is_gone = fstat(gate, &found) || !found.st_nlink;
     is_held = passed > 0 && !is_gone;
-    return is_held ? wait_for(lock, LOCK_SH, lock) : is_gone || (passed < 0 && replace_gate());
+    return is_held ? wait_for(lock, LOCK_SH, lock) : is_gone || (passed < 0 && replace_gate(found.st_ino));
 }
 
 char *gate_option(int is_over)
