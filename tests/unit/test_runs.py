@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.runs import leave, line, own_file
 
+from uv_mutex import files
 from uv_mutex.locking import process
 from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
 from uv_mutex.locking.process import Process
@@ -234,3 +235,23 @@ def test_a_line_from_the_future_neither_stalls_nor_blinds(environment: Path) -> 
     old = time.time() - 5
     os.utime(own_file(environment), (old, old))
     assert seconds(environment) < 0.2
+
+
+@pytest.mark.parametrize("moment", ["after it is listed", "after it is opened"])
+def test_a_file_that_becomes_the_old_one_while_it_is_read(
+    moment: str, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, where calls that are about to wait for this one may still append."""
+    path, stat_on_server = leave(environment, elsewhere()), files.stat_on_server
+    renamed: list[Path] = []
+
+    def slow(name: str) -> os.stat_result:
+        found = stat_on_server(name) if moment == "after it is opened" else None
+        if not renamed:
+            renamed.append(path.rename(f"{path}.old"))
+            path.write_text(line(elsewhere()) + line(elsewhere(), runs.VOID))
+        return found or stat_on_server(name)
+
+    monkeypatch.setattr(files, "stat_on_server", slow)
+    assert seconds(environment) > 1.5
+    assert renamed

@@ -122,16 +122,26 @@ def find(environment: str, targets: "Iterable[LockTarget]") -> list[RunFile]:
     :param targets: the locks that the caller holds.
     """
     found = []
+    for path in sorted(inodes(environment, targets)):
+        try:
+            found.append(RunFile(*path))
+        except OSError:  # another call removed it, or it is no file of ours
+            pass
+    return found
+
+
+def inodes(environment: str, targets: "Iterable[LockTarget]") -> dict[tuple[str, str], int]:
+    """The inode number of each file that :func:`find` opens, by its folder and name. Never fails.
+
+    If one is another before and after they are read, a file may have become the old one in between, unread.
+    """
+    found = {}
     for folder in _folders(environment, targets):
         try:
-            names = sorted(name for name in os.listdir(folder) if name.startswith(PREFIX))
+            with os.scandir(folder) as entries:
+                found.update({(folder, each.name): each.inode() for each in entries if each.name.startswith(PREFIX)})
         except OSError:
             continue
-        for name in names:
-            try:
-                found.append(RunFile(folder, name))
-            except OSError:  # another call removed it, or it is no file of ours
-                pass
     return found
 
 

@@ -25,6 +25,8 @@ _LONGEST_SECONDS = 10.0
 _UNSEEN_SECONDS = 2.0
 #: A child that hides its variables is the user's command once it is so old.
 _COMMAND_SECONDS = 1.0
+#: Long files are few, so a second reading is rare. More are no use where inode numbers change by themselves.
+_READINGS = 3
 #: By how much the time in a record can seem to lie in the future: it is rounded.
 _ROUNDING_SECONDS = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.001, 0.02, 1.5
@@ -39,12 +41,15 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
     :param targets: the locks. This call holds all of them.
     :returns: whether there was a run to wait for.
     """
-    found = runs.find(environment, targets)
-    if not found:
-        return False
-    began = time.monotonic()
-    recent = _RecentRuns(found)
-    waited = False
+    began, waited = time.monotonic(), False
+    # A call that is about to see this one, and to wait, may make a long file the old one meanwhile.
+    for _ in range(_READINGS):
+        before = runs.inodes(environment, targets)
+        if not before:
+            return False
+        recent = _RecentRuns(runs.find(environment, targets))
+        if runs.inodes(environment, targets).items() >= before.items():
+            break
     for file, run, age in recent.visible:
         in_time = _outlast(file, run, began + _LONGEST_SECONDS - age)
         if in_time is None:
