@@ -166,11 +166,12 @@ class _GuardedCall:
         """Let uv check a fresh environment without the lock, as others do; bring any other one up to date alone."""
         for _ in range(_LOOKS):
             self._session.retake(shared=True)
-            if not self._is_fresh():
+            if self._is_fresh():
+                self._leave_ticket()
+                if self._session.leave_record(self._call.subcommand):
+                    self._hand_over(self._call.words, prepared=False)
+            elif self._session.still_excludes():
                 break
-            self._leave_ticket()
-            if self._session.leave_record(self._call.subcommand):
-                self._hand_over(self._call.words, prepared=False)
         self._before_wait()
         work = self._load_work()
         self._session.retake(shared=False)

@@ -184,12 +184,20 @@ class LockSession:
         """
         environment, targets = self._project.environment, [lock.base for lock in self._locks]
         is_recorded = runs.append(environment, targets, runs.RUN if subcommand == "run" else runs.SYNC)
-        if all((is_recorded or not lock.needs_record) and lock.still_excludes() for lock in self._locks):
+        if not is_recorded and any(lock.needs_record for lock in self._locks):
+            self._looks = 0
+            return False
+        if self.still_excludes():
             return True
-        if is_recorded:
-            runs.append(environment, targets, runs.VOID)
-        self._looks = self._looks - 1 if is_recorded else 0
+        runs.append(environment, targets, runs.VOID)
         return False
+
+    def still_excludes(self) -> bool:
+        """Whether nobody can have taken one of the shared locks alone since. If somebody has, take all of them anew."""
+        holds = all(lock.still_excludes() for lock in self._locks)
+        if not holds:
+            self._looks -= 1
+        return holds
 
     def retake(self, *, shared: bool) -> None:
         """Let others in between."""
