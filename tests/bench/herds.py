@@ -61,7 +61,11 @@ def _thousand(workload: Workload, way: Way, count: int) -> Herd:
 
 
 def _prepare(workload: Workload, way: Way) -> None:
-    """Make the environment, fill uv's cache, and let this way find it fresh."""
+    """Make the environment, fill uv's cache, and let this way find it fresh.
+
+    Where another version of uv has made it, this one would find nothing to do, and its part of the cache stay empty.
+    """
+    workload.forget_environment()
     for _ in range(2):
         once(workload, way.command(*_RUN), way.env)
 
@@ -126,7 +130,7 @@ ROWS = (
     Row("herd", "{calls} `uv run true` at once, fresh", "<= 1.10, 0", 5, _compare(_fresh, _NEWEST), 200),
     Row("first-herd", _NO_VENV, "<= 1.2, 0", 5, _compare(_first, _NEWEST), 100),
     Row("clone", f"{_NO_VENV}, in a fresh clone", "<= 1.5, 0", 5, _compare(_first_of_clone, _NEWEST), 100),
-    Row("old-herd", f"{_NO_VENV}, uv {_OLD}", "<= 1/15, 0", 2, _compare(_first, _OLD, with_least=True), 50),
+    Row("old-herd", f"{_NO_VENV}, uv {_OLD}", "<= 1/15, 0", 3, _compare(_first, _OLD, with_least=True), 50),
     Row("thousand", _NO_VENV, "0 failures", 1, _compare(_thousand, _NEWEST, with_memory=True), 1000),
     Row("old-thousand", f"{_NO_VENV}, uv {_OLD}", "0 failures", 1, _compare(_thousand, _OLD, with_memory=True), 1000),
 )
