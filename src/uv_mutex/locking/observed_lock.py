@@ -1,14 +1,14 @@
-"""A shared lock over NFS of which the file server learns nothing: the lock file names no owner, before and after.
+"""A shared lock over NFS that a call only looks at: before it compares, and after it has left a record of its run.
 
-To take a flock and to release it are five round trips, to ask what a file is like is one at most. So a call that only
-wants nobody to change anything while it compares, and will leave a record of its run, does this:
+To take and release a flock costs five round trips to the file server. To look at a file costs one at most. So a call
+that compares an environment with its note does this:
 
-1. It looks at the lock file, and compares.
-2. It leaves its record, and looks once more, at the file server: nobody is named in the file, and nobody was meanwhile.
+1. It looks at the lock file: no owner is named in it. Then it compares.
+2. It leaves its record. Then it asks the file server for the lock file once more: the file is still the same.
 
-Whoever takes the lock alone names itself in the file, for all to see, before it looks for records. So of the two at
-least one sees the other, as with a lease (:class:`uv_mutex.locking.lease.SharedLease`). Whoever sees an owner, or can't
-leave a record, takes the flock.
+A call that takes the lock alone writes its name into the lock file, at the file server, before it reads the records. So
+at least one of the two calls sees the other, as with a lease (:class:`uv_mutex.locking.lease.SharedLease`). A call that
+sees an owner, or can't leave a record, takes the flock.
 """
 
 import os

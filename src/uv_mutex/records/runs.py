@@ -155,7 +155,10 @@ def server_time(folder: str) -> float | None:
 
 
 def remove(found: "Iterable[RunFile]") -> None:
-    """Remove files whose runs are all over. Call it under the exclusive lock, so that nobody appends. Never fails."""
+    """Remove files whose runs are all over. Never fails.
+
+    Call it under the exclusive lock: whoever appends meanwhile, over NFS, sees the owner, and takes the run back.
+    """
     for file in found:
         try:
             os.unlink(file.path)

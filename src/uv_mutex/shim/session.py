@@ -179,8 +179,8 @@ class LockSession:
         """Tell the next one that a uv is about to check the environment; call it before the locks are released.
 
         :param subcommand: that of this call.
-        :returns: False if another call took one of the locks alone before it could see the record. Nothing is left
-            then, and the locks must be taken anew.
+        :returns: False if another call took one of the locks alone before it could see the record, or if no record can
+            be left and a lock needs one. Nothing is left then, and the locks must be taken anew.
         """
         environment, targets = self._project.environment, [lock.base for lock in self._locks]
         is_recorded = runs.append(environment, targets, runs.RUN if subcommand == "run" else runs.SYNC)
