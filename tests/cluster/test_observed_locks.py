@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from support.host import PLAIN, project_on
 from support.index import LocalIndex
 from support.nfs import NfsHost
 from support.shim import Shim
+from support.terminal import wait_until
 
 pytestmark = over_nfs
 
@@ -118,16 +118,14 @@ def test_a_fresh_call_waits_for_the_holder_on_another_host(pair: Sequence[NfsHos
         for _ in range(2):
             done = host.run(words, env, project)
             assert done.returncode == 0, done.stderr.decode()
-    holding = pair[1].start(["uv-mutex", "exec", "--", "sleep", "3"], envs[1], project)
-    time.sleep(1)
-    began = time.monotonic()
+    holding = pair[1].start(["uv-mutex", "exec", "--", "sleep", "5"], envs[1], project)
+    wait_until(lambda: pair[1].read(f"{project}/.uv-mutex/lock") != "")
     done = pair[0].run(words, envs[0], project)
     assert done.returncode == 0, done.stderr.decode()
-    assert holding.poll() is not None or time.monotonic() - began > 1
     assert holding.wait(60) == 0
     waited = [call["waited"] for call in pair[0].calls() if call["command"].startswith("uv run")][-1]
     assert waited > 0.3
-    # What this host had in memory of the lock file is old by now: a second look is enough.
+    # What this host remembers of the lock file may be old by now: the call looks again, and neither waits nor prepares.
     done = pair[0].run(words, envs[0], project)
     assert done.returncode == 0, done.stderr.decode()
     last = pair[0].calls()[-1]

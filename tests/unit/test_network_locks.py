@@ -260,6 +260,17 @@ class TestSessionThatObserves:
         assert not is_busy(LockFile(str(tmp_path)), shared=True)
         session.release()
 
+    def test_somebody_comes_while_it_compares(self, session: LockSession, tmp_path: Path) -> None:
+        """Then "not fresh" is not believed, since half of what was compared may be old."""
+        for is_taken in (False, False, True):
+            session.retake(shared=True)
+            assert session.still_excludes(), "the control: nobody has come yet"
+            if not is_taken:
+                time.sleep(0.02)  # likewise
+                edit(LockFile(str(tmp_path)))
+            assert session.still_excludes() == is_taken
+        session.release()
+
     def test_no_record_can_be_left(self, session: LockSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runs, "append", lambda *_: False)
         for is_taken in (False, True):
