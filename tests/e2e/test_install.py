@@ -354,12 +354,18 @@ def test_a_call_at_work_outlives_uninstall(
     assert len(read_log(log)) == 1
 
 
-def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) -> None:
-    shim = install(prefix)
+def _env_of_fresh(project: Project, shim: Shim) -> dict[str, str]:
+    """Let a shim find the environment fresh; return the variables of calls by it."""
     env = project.env("newest", shimmed=False)
     env["PATH"] = f"{shim.bin}:{env['PATH']}"
     for _ in range(2):
         assert run(project, ["uv", "sync"], env).returncode == 0
+    return env
+
+
+def test_a_call_that_waits_outlives_uninstall(project: Project, prefix: Path) -> None:
+    shim = install(prefix)
+    env = _env_of_fresh(project, shim)
     with (project.root / ".uv-mutex/lock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen([shim.uv, "sync"], cwd=project.root, env=env, stderr=subprocess.PIPE)
@@ -375,10 +381,7 @@ def test_a_call_that_waits_and_then_prepares_does_not(project: Project, prefix: 
     """It does nothing unguarded, and says what to do."""
     need.executable("cc")
     shim = install(prefix, env={"UV_MUTEX_LAUNCHER": "native"})
-    env = project.env("newest", shimmed=False)
-    env["PATH"] = f"{shim.bin}:{env['PATH']}"
-    for _ in range(2):
-        assert run(project, ["uv", "sync"], env).returncode == 0
+    env = _env_of_fresh(project, shim)
     with (project.root / ".uv-mutex/lock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen([shim.uv, "sync", "-q"], cwd=project.root, env=env, stderr=subprocess.PIPE)
