@@ -93,6 +93,28 @@ def test_nowhere(world: World) -> None:
     assert world.found() == []
 
 
+def test_a_note_of_one_host(world: World) -> None:
+    """It lies in the cache and nowhere else, and goes with the others."""
+    locks = ["lock 1/0/2/3 /a b/.uv-mutex/lock", "lock 4/0/5/6 /c"]
+    world.files.write_of_host(_KEY, note_file.StoredNote(_NOTE.lines, _NOTE.contents, reopen=True, locks=locks))
+    (name,) = world.names(2)
+    assert name.startswith("host.")
+    assert name.endswith(f".{_KEY}.{os.geteuid()}")
+    assert (world.places[2] / name).stat().st_mode & 0o777 == 0o600
+    assert world.found() == []
+    found = world.files.read_of_host(_KEY)
+    assert found
+    assert (found.locks, found.lines, found.contents, found.reopen) == (locks, _NOTE.lines, _NOTE.contents, True)
+    for lines, expected in (["lock 1 /a"], None), (["file - /a", "lock 1 /b"], 0), (["lock 1 /b", "file - /a"], 1):
+        (world.places[2] / name).write_text("\n".join(["uv-mutex note 4 reopen", *lines, "# contents\n"]))
+        found = world.files.read_of_host(_KEY)
+        assert (found and len(found.locks)) == expected
+    world.files.remove()
+    assert world.names(2) == []
+    world.files.write(_KEY, _NOTE)
+    assert world.files.read_of_host(_KEY) is None
+
+
 def test_no_cache_is_made_in_the_home_of_another_user(world: World) -> None:
     """As with sudo, which may keep HOME: the user could write nothing below that folder then."""
     need.root()
@@ -100,6 +122,37 @@ def test_no_cache_is_made_in_the_home_of_another_user(world: World) -> None:
     os.chown(world.home, 12345, 12345)
     world.files.write(_KEY, _NOTE)
     assert not list(world.home.iterdir())
+
+
+def test_nor_written_into_one_that_is_there(world: World) -> None:
+    need.root()
+    world.block(2)
+    world.places[2].mkdir(parents=True)
+    os.chown(world.places[2], 12345, 12345)
+    world.files.write(_KEY, _NOTE)
+    assert world.names(2) == []
+
+
+@pytest.mark.parametrize("home", ["", "home"])
+def test_no_cache_where_the_home_has_no_absolute_path(home: str, world: World) -> None:
+    world.block(2)
+    files = note_file.NoteFiles(str(world.venv), str(world.root), {"HOME": home})
+    files.write(_KEY, _NOTE)
+    files.write_of_host(_KEY, _NOTE)
+    assert files.read_of_host(_KEY) is None
+    assert list(files.read(_KEY)) == []
+
+
+def test_another_call_removes_what_was_just_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = note_file._replace
+
+    def and_remove(folder: int, name: str, text: str, mode: int) -> None:
+        replace(folder, name, text, mode)
+        world.files.remove()
+
+    monkeypatch.setattr(note_file, "_replace", and_remove)
+    world.files.write(_KEY, _NOTE)
+    assert world.found() == []
 
 
 @pytest.mark.parametrize("place", [1, 2])

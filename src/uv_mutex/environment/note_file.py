@@ -6,10 +6,15 @@ the environment, the lock's folder in the workspace root, ``uv-mutex`` in the us
 is called ``note.DEVICE-INODE.KEY.UID``, by the environment's device and inode and by the user: users who don't trust
 each other's notes don't overwrite them either.
 
+Where other hosts can write too, a host keeps a note of its own in the user's cache, ``host.DEVICE-INODE.KEY.UID``: the
+note of all hosts that its last call found to hold, and the state of the locks then.
+
 A file is text, a line each, with these parts:
 
 - ``uv-mutex note 4``, and ``reopen`` if other hosts can write the files below: then each must be reopened before it is
   compared, since stat may answer from the cache of a network file system.
+- ``lock STATE PATH`` for each lock, in a note of one host. It counts only while the locks are in this state, which each
+  call changes that takes one alone and can name itself there: so none has removed the note of all hosts either.
 - Lines ``KIND STATE PATH``, see :func:`uv_mutex.environment.fingerprint.describe`. A path in the workspace root begins
   with ``./``. STATE is ``-`` where nothing is; else ctime, mtime (both in nanoseconds), size and inode, with ``/``
   between, for the kinds ``file``, ``packages``, ``members`` and ``tree``; ``+`` for ``exists``; a digest for ``env``.
@@ -20,19 +25,23 @@ A file is text, a line each, with these parts:
 import os
 
 from uv_mutex import files
+from uv_mutex.environment import note_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-_FOLDER = ".uv-mutex"
+    from uv_mutex.environment.note_place import NotePlace
+
 _HEAD = "uv-mutex note 4"
 _REOPEN = " reopen"
 #: Ends the lines that are always compared. A file without it was cut short.
 _SEPARATOR = "\n# contents\n"
 #: Far more than a note can have: a line has some 100 bytes.
 _MOST_BYTES = 1 << 25
-_PREFIX, _TICKET_PREFIX, _TEMPORARY = "note.", "ticket.", ".note."
+_TEMPORARY = ".note."
+#: How a line about a lock begins.
+_LOCK = "lock "
 #: How many notes of one environment are kept, how many of all environments in a user's cache, and how many tickets.
 _MOST_NOTES, _MOST_CACHED, _MOST_TICKETS = 16, 256, 64
 #: The age in seconds at which the temporary file of a note is taken for one whose writer died.
@@ -45,69 +54,16 @@ class StoredNote:
 
     ``lines``: the lines that are always compared, with absolute paths. ``contents``: the text that is compared if a
     folder's line differs, with paths as :func:`relative_path` writes them. ``reopen``: whether each file must be
-    reopened before it is compared.
+    reopened before it is compared. ``locks``: in a note of one host, the state of the locks.
     """
 
-    __slots__ = ("contents", "lines", "reopen")
+    __slots__ = ("contents", "lines", "locks", "reopen")
 
-    def __init__(self, lines: "Sequence[str]", contents: str, *, reopen: bool) -> None:
+    def __init__(self, lines: "Sequence[str]", contents: str, *, reopen: bool, locks: "Sequence[str]" = ()) -> None:
         self.lines = lines
         self.contents = contents
         self.reopen = reopen
-
-
-class _Place:
-    """A folder for notes, and what their names begin and end with.
-
-    ``owners``: whose files there can be trusted. In the environment that is None, for anybody: who can write there can
-    change the environment as well.
-    """
-
-    __slots__ = ("folder", "is_cache", "owners", "prefix")
-
-    def __init__(self, folder: str, prefix: str, owners: tuple[int, ...] | None, *, is_cache: bool = False) -> None:
-        self.folder = folder
-        self.prefix = prefix
-        self.owners = owners
-        self.is_cache = is_cache
-
-    def make(self, mode: int) -> None:
-        """Make the folder if there is none.
-
-        :param mode: its permissions, but those of a cache.
-        :raises OSError: if it can't be made, or if it would be in the cache of another user.
-        """
-        if os.path.isdir(self.folder):
-            return
-        if self.is_cache:
-            above = os.path.dirname(self.folder)
-            while not os.path.isdir(above):
-                above = os.path.dirname(above)
-            if os.stat(above).st_uid != os.geteuid():
-                raise PermissionError(self.folder)
-            os.makedirs(self.folder, 0o700)
-            return
-        os.mkdir(self.folder, 0o700)
-        fd = self.open()
-        try:
-            os.fchmod(fd, mode)
-        finally:
-            os.close(fd)
-
-    def name(self, key: str) -> str:
-        """The name of the note for a key."""
-        return f"{self.prefix}{key}" if self.owners is None else f"{self.prefix}{key}.{os.geteuid()}"
-
-    def holds(self, name: str) -> bool:
-        """Whether a file of this name is a note of the environment, or a ticket."""
-        return name.startswith(self.prefix) or (self.owners is None and name.startswith(_TICKET_PREFIX))
-
-    def open(self) -> int:
-        """A descriptor of the folder, by which its files are named: nobody can put a symlink in its place then.
-
-        :raises OSError: if there is none.
-        """
-        return os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self.locks = locks
 
 
 class NoteFiles:
@@ -126,56 +82,80 @@ class NoteFiles:
     def read(self, key: str) -> "Iterator[StoredNote]":
         """Each note for a key that is not damaged, of another version, or by somebody who can't be trusted."""
         for place in self._places():
-            content = _read(f"{place.folder}/{place.name(key)}", place.owners)
-            described, separator, contents = content.decode("utf-8", "surrogateescape").partition(_SEPARATOR)
-            head, *lines = described.split("\n")
-            reopen = head == _HEAD + _REOPEN
-            if separator and (reopen or head == _HEAD) and lines and all(line.count(" ") > 1 for line in lines):
-                absolute = [_with_absolute_path(line, self._root) for line in lines]
-                yield StoredNote(absolute, contents, reopen=reopen)
+            note = self._read(place, key)
+            if note:
+                yield note
+
+    def read_of_host(self, key: str) -> StoredNote | None:
+        """The note for a key that a call of this host left for the others; None if there is none."""
+        place = note_place.of_host(self._environment, self._environ)
+        return self._read(place, key) if place else None
+
+    def _read(self, place: "NotePlace", key: str) -> StoredNote | None:
+        content = _read(f"{place.folder}/{place.name(key)}", place.owners)
+        described, separator, contents = content.decode("utf-8", "surrogateescape").partition(_SEPARATOR)
+        head, *lines = described.split("\n")
+        reopen = head == _HEAD + _REOPEN
+        if not separator or not (reopen or head == _HEAD) or not all(line.count(" ") > 1 for line in lines):
+            return None
+        count = next((at for at, line in enumerate(lines) if not line.startswith(_LOCK)), len(lines))
+        absolute = [_with_absolute_path(line, self._root) for line in lines[count:]]
+        return StoredNote(absolute, contents, reopen=reopen, locks=lines[:count]) if absolute else None
 
     def write(self, key: str, note: StoredNote) -> None:
         """Write the note for a key. Never fails: without a note the next call prepares the environment again."""
+        for place in self._places():
+            if self._write(place, key, note):
+                return
+
+    def write_of_host(self, key: str, note: StoredNote) -> None:
+        """Write the note for a key, for other calls of this host. Never fails."""
+        place = note_place.of_host(self._environment, self._environ)
+        if place:
+            self._write(place, key, note)
+
+    def _write(self, place: "NotePlace", key: str, note: StoredNote) -> bool:
         head = _HEAD + _REOPEN if note.reopen else _HEAD
         lines = (_with_relative_path(line, self._root) for line in note.lines)
-        text = "\n".join((head, *lines)) + _SEPARATOR + note.contents
-        for place in self._places():
-            try:
-                permissions = os.stat(self._environment).st_mode
-                place.make(permissions & 0o3777)
-                folder = place.open()
-            except OSError:
-                continue
-            try:
-                _replace(folder, place.name(key), text, _file_mode(permissions))
-                _remove_oldest(folder, place.prefix, _MOST_NOTES)
-                if place.is_cache:
-                    _remove_oldest(folder, _PREFIX, _MOST_CACHED)
-                return
-            except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
-                pass
-            finally:
-                os.close(folder)
+        text = "\n".join((head, *note.locks, *lines)) + _SEPARATOR + note.contents
+        try:
+            permissions = os.stat(self._environment).st_mode
+            place.make(permissions & 0o3777)
+            folder = place.open()
+        except OSError:
+            return False
+        try:
+            _replace(folder, place.name(key), text, 0o600 if place.is_cache else _file_mode(permissions))
+            _remove_oldest(folder, place.prefix, _MOST_NOTES)
+            if place.is_cache:
+                _remove_oldest(folder, place.kind, _MOST_CACHED)
+            return True
+        except (OSError, ValueError):  # ValueError: half a surrogate pair, which no path has
+            return False
+        finally:
+            os.close(folder)
 
     def has_ticket(self, name: str, since: float) -> bool:
         """Whether a ticket (see :mod:`uv_mutex.environment.ticket`) was written since a time in seconds since 1970."""
         try:
-            return os.stat(f"{next(self._places()).folder}/{_TICKET_PREFIX}{name}").st_mtime >= since
+            return os.stat(f"{next(self._places()).folder}/{note_place.TICKET_PREFIX}{name}").st_mtime >= since
         except OSError:
             return False
 
     def write_ticket(self, name: str, text: str) -> None:
         """Write a ticket, which lies in the environment or nowhere. Never fails."""
         place = next(self._places())
-        if _read(f"{place.folder}/{_TICKET_PREFIX}{name}", (os.geteuid(),)) == text.encode("utf-8", "surrogateescape"):
+        if _read(f"{place.folder}/{note_place.TICKET_PREFIX}{name}", (os.geteuid(),)) == text.encode(
+            "utf-8", "surrogateescape"
+        ):
             return
         try:
             folder = place.open()
         except OSError:
             return
         try:
-            _replace(folder, f"{_TICKET_PREFIX}{name}", text, 0o600)
-            _remove_oldest(folder, _TICKET_PREFIX, _MOST_TICKETS)
+            _replace(folder, f"{note_place.TICKET_PREFIX}{name}", text, 0o600)
+            _remove_oldest(folder, note_place.TICKET_PREFIX, _MOST_TICKETS)
         except (OSError, ValueError):
             pass
         finally:
@@ -183,29 +163,16 @@ class NoteFiles:
 
     def remove(self) -> None:
         """Remove all notes and tickets of the environment. Never fails."""
-        for place in self._places():
+        of_host = note_place.of_host(self._environment, self._environ)
+        for place in filter(None, (*self._places(), of_host)):
             _remove(place, place.holds)
 
     def remove_older(self) -> None:
         """Remove what earlier versions wrote: it shows the values of variables. Never fails."""
         _remove(next(self._places()), _is_older)
 
-    def _places(self) -> "Iterator[_Place]":
-        yield _Place(f"{self._environment}/{_FOLDER}", _PREFIX, None)
-        try:
-            found = os.stat(self._environment)
-        except OSError:
-            return
-        prefix = f"{_PREFIX}{found.st_dev:x}-{found.st_ino:x}."
-        owners = (os.geteuid(), found.st_uid, 0)
-        beside_lock = f"{self._root}/{_FOLDER}"
-        if os.path.isdir(beside_lock):
-            yield _Place(beside_lock, prefix, owners)
-        from uv_mutex.uv import user_folders
-
-        cache = user_folders.cache(self._environ)
-        if cache:
-            yield _Place(f"{cache}/uv-mutex", prefix, owners, is_cache=True)
+    def _places(self) -> "Iterator[NotePlace]":
+        return note_place.find(self._environment, self._root, self._environ)
 
 
 def contents_text(lines: "Iterable[str]", root: str) -> str:
@@ -296,6 +263,8 @@ def _remove_oldest(folder: int, prefix: str, most: int) -> None:
                 temporary.append((os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime, name))
         except OSError:  # another call removed it
             pass
+    if not notes:  # another call removed all of them
+        return
     notes.sort()
     now = notes[-1][0]  # by the clock of the file server
     abandoned = [item for item in temporary if item[0] < now - _ABANDONED_AFTER]
@@ -309,7 +278,7 @@ def _is_older(name: str) -> bool:
     return len(stem) == _OLDER_NAME_LENGTH and not stem.strip("0123456789abcdef")
 
 
-def _remove(place: _Place, is_wanted: "Callable[[str], bool]") -> None:
+def _remove(place: "NotePlace", is_wanted: "Callable[[str], bool]") -> None:
     try:
         folder = place.open()
     except OSError:
