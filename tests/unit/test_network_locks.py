@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import need
 
-from uv_mutex import errors
+from uv_mutex import errors, files
 from uv_mutex.commands.doctor import lock_checks
 from uv_mutex.commands.doctor.finding import BAD, FINE
 from uv_mutex.errors import TIMED_OUT, MutexError
@@ -89,7 +89,7 @@ def edit(lock: LockFile) -> None:
     held.release()
 
 
-def observe(lock: LockFile) -> HeldLock:
+def observe(lock: LockFile) -> observed_lock.ObservedLock:
     """Look at a lock that nobody has."""
     seen = observed_lock.observe(lock)
     assert seen
@@ -182,9 +182,36 @@ class TestObserved:
         edit(lock)
         assert not run.still_excludes()
 
-    def test_calls_below_a_dead_owner(self, lock: LockFile) -> None:
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_calls_below_a_dead_owner(self, lock: LockFile, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(files, "reread_folder", asked.append)
+        run = observe(lock)
+        run.levels_known = is_known
+        assert run.still_excludes()
+        assert asked == ([] if is_known else [lock.folder])
         Path(f"{lock.path}.1").touch()
+        assert not run.still_excludes(), "somebody worked there, and may be gone"
+        run = observe(lock)
+        assert run.still_excludes()
+        held = take(lock.beside("1"))
+        held.record("uv add")
+        assert not run.still_excludes()
         assert observed_lock.observe(lock) is None
+        held.release()
+        assert not run.still_excludes()
+        assert observe(lock).still_excludes()
+
+    def test_its_state_in_a_note(self, lock: LockFile) -> None:
+        (before,) = observe(lock).lines
+        assert before.startswith("lock ")
+        assert before.endswith(f" {lock.path}")
+        assert observe(lock).lines == [before]
+        time.sleep(0.02)  # likewise
+        edit(lock)
+        assert observe(lock).lines != [before]
+        Path(f"{lock.path}.1").touch()
+        assert [line.rpartition(" ")[2] for line in observe(lock).lines] == [lock.path, f"{lock.path}.1"]
 
     def test_a_link_and_no_file(self, lock: LockFile) -> None:
         os.unlink(lock.path)

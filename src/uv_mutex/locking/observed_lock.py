@@ -9,15 +9,18 @@ that compares an environment with its note does this:
 A call that takes the lock alone writes its name into the lock file, at the file server, before it reads the records. So
 at least one of the two calls sees the other, as with a lease (:class:`uv_mutex.locking.lease.SharedLease`). A call that
 sees an owner, or can't leave a record, takes the flock.
+
+The calls below an owner that is gone may still work at a deeper level. That is a file of its own, which is looked at in
+the same way. This host may not have heard of it: so with the second look goes one at the folder, unless a call of this
+host has done that since the lock file last changed. Nobody works at a level but below an owner named in the one above.
 """
 
 import os
 import stat
 
 from uv_mutex import files
-from uv_mutex.locking import filesystem
+from uv_mutex.locking import filesystem, levels
 from uv_mutex.locking.flock import HeldLock
-from uv_mutex.locking.levels import level
 from uv_mutex.locking.lock_file import LockTarget
 
 TYPE_CHECKING = False
@@ -27,25 +30,36 @@ if TYPE_CHECKING:
 
 
 class ObservedLock(HeldLock):
-    """A lock that nobody held alone when this process looked. Nothing is to be released."""
+    """A lock that nobody held alone when this process looked. Nothing is to be released.
+
+    ``levels_known``: whether a call of this host has asked for deeper levels since the lock file last changed.
+    """
 
     needs_record = True
-    __slots__ = ("_state",)
+    __slots__ = ("_states", "levels_known")
 
-    def __init__(self, target: LockTarget, state: "_State") -> None:
+    def __init__(self, target: LockTarget, states: "dict[str, _State]") -> None:
+        """
+        :param target: the lock.
+        :param states: the state of each of its levels, by the path.
+        """
         super().__init__(target, -1, shared=True)
-        self._state = state
+        self._states = states
+        self.levels_known = False
 
     def record(self, command: str) -> None:
         """Do nothing: the file has named no owner."""
 
+    @property
+    def lines(self) -> list[str]:
+        """The state of each level as a line of a note, see :mod:`uv_mutex.environment.note_file`."""
+        return [f"lock {'/'.join(map(str, state))} {path}" for path, state in self._states.items()]
+
     def still_excludes(self) -> bool:
+        if not self.levels_known:
+            files.reread_folder(os.path.dirname(self.target.path))
         try:
-            fd = files.open_file(self.target.path, os.O_RDONLY)
-            try:
-                return _state(os.fstat(fd)) == self._state
-            finally:
-                os.close(fd)
+            return {each.path: _state(_stat_on_server(each.path)) for each in _levels(self.target)} == self._states
         except OSError:
             return False
 
@@ -65,18 +79,32 @@ def observe(target: LockTarget) -> ObservedLock | None:
     """
     if not filesystem.shows_owners_at_open(target.path):
         return None
+    states = {}
+    for each in _levels(target):
+        try:
+            status = os.stat(each.path, follow_symlinks=False)
+        except OSError:  # nobody has ever taken it
+            return None
+        if status.st_size or not stat.S_ISREG(status.st_mode):
+            return None
+        # A server that stores whole seconds hides an owner that came and went within one.
+        if status.st_ctime_ns % 1_000_000_000 == 0:
+            return None
+        states[each.path] = _state(status)
+    return ObservedLock(target, states)
+
+
+def _levels(target: LockTarget) -> "list[LockTarget]":
+    """The lock and its deeper levels, as far as this host knows them."""
+    return [target, *levels.deeper(target, 0)]
+
+
+def _stat_on_server(path: str) -> os.stat_result:
+    fd = files.open_file(path, os.O_RDONLY)
     try:
-        status = os.stat(target.path, follow_symlinks=False)
-    except OSError:  # nobody has ever taken it
-        return None
-    if status.st_size or not stat.S_ISREG(status.st_mode):
-        return None
-    # A server that stores whole seconds hides an owner that came and went within one.
-    if status.st_ctime_ns % 1_000_000_000 == 0:
-        return None
-    # The calls below an owner that is gone may still work at a deeper level, of which this host has never heard.
-    files.reread_folder(os.path.dirname(target.path))
-    return None if os.path.lexists(level(target, 1).path) else ObservedLock(target, _state(status))
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _state(status: os.stat_result) -> "_State":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from uv_mutex.locking.flock import HeldLock
     from uv_mutex.locking.lock_file import LockTarget
+    from uv_mutex.locking.observed_lock import ObservedLock
     from uv_mutex.uv.project import Project
 
 
@@ -37,6 +38,7 @@ class LockSession:
         "_locks",
         "_log",
         "_looks",
+        "_observed",
         "_project",
         "_started",
         "_taken",
@@ -72,6 +74,7 @@ class LockSession:
         self._budget = WaitBudget.from_environment(os.environ, quiet=quiet, command=command)
         self._locks: list[HeldLock] = []
         self._looks = _LOOKS
+        self._observed: list[ObservedLock] = []
         self._began, self._started = time.time(), time.monotonic()
         self._budget.before_wait = before_wait
         if 0 < waits_since < self._started:
@@ -115,23 +118,28 @@ class LockSession:
         self._taken = time.monotonic()
 
     def _take_all(self, *, shared: bool) -> None:
-        seen = self._observe() if shared else None
-        if not seen:
+        self._observed = self._observe() if shared else []
+        if not self._observed:
             self._looks = 0  # once it was opened, a lock can have a stand-in, and others another one
-        self._locks = seen or lock_set.take(self._targets, self._budget, os.environ, shared=shared)
+        self._locks = [*self._observed] or lock_set.take(self._targets, self._budget, os.environ, shared=shared)
         self._reread(is_known=shared and not self._budget.waited)
         if not shared:
             self._undo_half_done()
 
-    def _observe(self) -> "list[HeldLock] | None":
-        """The locks, by a look at each; None if they must be taken."""
+    def _observe(self) -> "list[ObservedLock]":
+        """The locks, by a look at each; none if they must be taken."""
         if self._looks < 1 or self._budget.backend or filesystem.is_local(self._project.root):
-            return None
+            return []
         from uv_mutex.locking import observed_lock
 
         found = [observed_lock.observe(target) for target in self._targets]
-        seen: list[HeldLock] = [lock for lock in found if lock]
-        return seen if len(seen) == len(found) else None
+        seen = [lock for lock in found if lock]
+        return seen if len(seen) == len(found) else []
+
+    @property
+    def observed_lines(self) -> list[str]:
+        """The state of each lock as a line of a note, if this call only looks at the locks; none if it took them."""
+        return [line for lock in self._observed for line in lock.lines]
 
     def _reread(self, *, is_known: bool) -> None:
         """Let this host see what another one wrote before it released the lock.
@@ -175,10 +183,11 @@ class LockSession:
         if recent_runs.outlast(self._project.environment, [lock.base for lock in self._locks]):
             self._budget.waited += time.monotonic() - began
 
-    def leave_record(self, subcommand: str) -> bool:
+    def leave_record(self, subcommand: str, *, is_known: bool = False) -> bool:
         """Tell the next one that a uv is about to check the environment; call it before the locks are released.
 
         :param subcommand: that of this call.
+        :param is_known: whether an earlier call of this host did so, and the locks have not changed since.
         :returns: False if another call took one of the locks alone before it could see the record, or if no record can
             be left and a lock needs one. Nothing is left then, and the locks must be taken anew.
         """
@@ -187,6 +196,8 @@ class LockSession:
         if not is_recorded and any(lock.needs_record for lock in self._locks):
             self._looks = 0
             return False
+        for observed in self._observed:
+            observed.levels_known = is_known
         if self.still_excludes():
             return True
         runs.append(environment, targets, runs.VOID)
