@@ -15,6 +15,7 @@ from support.index import LocalIndex
 from support.nfs import NfsHost
 from support.shim import Shim
 from support.terminal import wait_until
+from support.wheels import make_wheel
 
 pytestmark = over_nfs
 
@@ -74,7 +75,8 @@ print(edits)
 _LOOKS = f"""{_BEGIN}
 if not os.path.exists(target.path):
     lock_set.release(lock_set.take([target], WaitBudget(None, quiet=True), {{}}, shared=False))
-print(observed_lock.observe(target) is not None)
+lock = observed_lock.observe(target)
+print(lock is not None and lock.still_excludes())
 """
 
 
@@ -102,13 +104,16 @@ def test_no_check_beside_an_edit_of_another_host(pair: Sequence[NfsHost], looks_
 
 
 def test_a_deeper_level_that_another_host_began(pair: Sequence[NfsHost]) -> None:
-    """That this one has looked for before, so that it may believe for a minute that there is none."""
+    """That this one has looked for before, so that it may believe for a minute that there is none, or nobody there."""
     pair[0].ask("mkdir", "demo")
     words = [str(Shim(Path(pair[0].prefix)).library), pair[0].path("demo"), "0", "yes"]
     look = [os.path.realpath(sys.executable), "-ISc", _LOOKS, *words]
     assert [pair[0].ask(*look) for _ in range(2)] == ["True\n"] * 2
-    pair[1].ask("touch", pair[1].path("demo/.uv-mutex/lock.1"))
-    assert pair[0].ask(*look) == "False\n"
+    level = pair[1].path("demo/.uv-mutex/lock.1")
+    pair[1].ask("touch", level)
+    assert [pair[0].ask(*look) for _ in range(3)] == ["False\n", "True\n", "True\n"]
+    pair[1].ask("sh", "-c", f"echo somebody >{level}")
+    assert [pair[0].ask(*look) for _ in range(2)] == ["False\n"] * 2
 
 
 def test_a_fresh_call_waits_for_the_holder_on_another_host(pair: Sequence[NfsHost], index: LocalIndex) -> None:
@@ -130,3 +135,52 @@ def test_a_fresh_call_waits_for_the_holder_on_another_host(pair: Sequence[NfsHos
     assert done.returncode == 0, done.stderr.decode()
     last = pair[0].calls()[-1]
     assert (last["waited"], last["prepared"]) == (0, False)
+
+
+def run_on(host: NfsHost, project: str) -> bool:
+    """Whether a `uv run` on a host brought the environment up to date."""
+    done = host.run(["uv", "run", "true"], host.env("newest"), project)
+    assert done.returncode == 0, done.stderr.decode()
+    last: bool = host.calls()[-1]["prepared"]
+    return last
+
+
+def kept_by(host: NfsHost) -> str:
+    """The note that a host keeps for itself; empty if there is none."""
+    return host.run(["sh", "-c", f"cat {host.local}/home/.cache/uv-mutex/host.*"]).stdout.decode()
+
+
+#: What somebody does by hand on another host. None of it takes the lock, so that the lock file shows nothing.
+BY_HAND = {
+    "pyproject.toml": "echo '# by hand' >>pyproject.toml",
+    "uv.lock": "echo '# by hand' >>uv.lock",
+    "a new file": "echo >uv.toml",
+    "pyvenv.cfg": "echo 'by = hand' >>.venv/pyvenv.cfg",
+    "a package": "rm -r .venv/lib/*/site-packages/*.dist-info",
+}
+
+
+def test_a_host_keeps_a_note(pair: Sequence[NfsHost], index: LocalIndex) -> None:
+    make_wheel(index.folder, "other")
+    project = project_on(pair[0], "demo", dependencies=["other"], index_url=index.url)
+
+    def by_hand(command: str) -> None:
+        pair[1].ask("sh", "-c", f"cd {pair[1].path(project)} && {command}")
+
+    def is_prepared_once() -> bool:  # the second call keeps the note
+        return [run_on(pair[0], project) for _ in range(2)] == [True, False]
+
+    assert is_prepared_once()
+    assert kept_by(pair[0]).startswith("uv-mutex note 4 reopen\nlock ")
+    for what, command in BY_HAND.items():
+        by_hand(command)
+        assert is_prepared_once(), what
+    # The control: what this host knows, it needs no note of all hosts for.
+    kept = kept_by(pair[0])
+    by_hand("rm .venv/.uv-mutex/note.*")
+    assert not run_on(pair[0], project)
+    # But that is over once another host has had the lock alone, whatever for.
+    done = pair[1].run(["uv-mutex", "exec", "--", "true"], pair[1].env("newest"), project)
+    assert done.returncode == 0, done.stderr.decode()
+    assert is_prepared_once()
+    assert kept_by(pair[0]) != kept

@@ -11,7 +11,7 @@ import pytest
 
 from uv_mutex.environment.freshness import FreshnessNote
 from uv_mutex.locking import filesystem, network_cache
-from uv_mutex.uv import commandline
+from uv_mutex.uv import commandline, pyproject
 from uv_mutex.uv.project import Project
 
 _LOCK = """[[package]]
@@ -275,9 +275,91 @@ def test_files_on_a_network_file_system_are_reopened(world: World, monkeypatch: 
     monkeypatch.setattr(filesystem, "is_local", lambda _: False)
     world.prepare()
     asked: list[str] = []
-    monkeypatch.setattr(network_cache, "reopen", asked.append)
+    monkeypatch.setattr(network_cache, "reopen", lambda path, **_: asked.append(path))
     assert world.fresh()
     assert {str(world.root / "uv.lock"), str(world.site), str(world.dep / "pyproject.toml")} <= {*asked}
+
+
+class TestOfOneHost:
+    """What one host keeps for itself, for as long as nobody has one of the locks alone."""
+
+    LOCKS = ("lock 7/0/1/2 /project/.uv-mutex/lock",)
+    #: Somebody has come and gone.
+    LATER = ("lock 7/0/3/4 /project/.uv-mutex/lock",)
+
+    @pytest.fixture
+    def shared(self, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+        """A project that other hosts share, with a note of all hosts; the home is this host's own."""
+        monkeypatch.setattr(filesystem, "is_local", lambda path: not Path(path).is_relative_to(world.root))
+        assert world.prepare()
+        return world
+
+    def keep(self, world: World) -> None:
+        """Find the note of all hosts to hold, and keep it."""
+        note = world.note()
+        assert note.fresh(self.LOCKS)
+        assert not note.is_known_here
+        note.keep_for_host(self.LOCKS)
+
+    def forget(self, world: World) -> None:
+        """Remove the notes of all hosts."""
+        for file in world.files:
+            file.unlink()
+
+    def test_it_is_used(self, shared: World) -> None:
+        self.keep(shared)
+        note = shared.note()
+        assert note.fresh(self.LOCKS)
+        assert note.is_known_here
+        self.forget(shared)
+        assert shared.note().fresh(self.LOCKS)
+        assert not shared.fresh(), "who took the locks may not use it"
+
+    def test_until_somebody_has_the_lock_alone(self, shared: World) -> None:
+        self.keep(shared)
+        note = shared.note()
+        assert note.fresh(self.LATER)
+        assert not note.is_known_here
+        self.forget(shared)
+        assert not shared.note().fresh(self.LATER)
+        assert not shared.note().fresh([*self.LOCKS, *self.LATER])
+
+    def test_until_something_is_changed_by_hand(self, shared: World) -> None:
+        self.keep(shared)
+        os.utime(shared.root / "uv.lock")
+        assert not shared.note().fresh(self.LOCKS)
+
+    def test_who_took_the_locks_keeps_none(self, shared: World) -> None:
+        note = shared.note()
+        assert note.fresh()
+        note.keep_for_host(())
+        assert not (shared.root.parent / "home").exists()
+
+    def test_none_where_other_hosts_have_the_home_too(self, shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(filesystem, "is_local", lambda _: False)
+        self.keep(shared)
+        assert not (shared.root.parent / "home").exists()
+
+    def test_a_file_that_this_call_has_opened_is_not_reopened(
+        self, shared: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(
+            network_cache, "reopen", lambda path, *, was_opened=False: None if was_opened else asked.append(path)
+        )
+        path = str(shared.root / "pyproject.toml")
+        self.keep(shared)
+        monkeypatch.setattr(pyproject, "_opened", set())  # by the preparation, which is another process elsewhere
+        asked.clear()
+        assert shared.note().fresh(self.LOCKS)
+        assert path in asked, "nobody has opened it"
+        asked.clear()
+        pyproject.read_text(path)
+        assert shared.note().fresh(self.LOCKS)
+        assert path not in asked
+        assert str(shared.root / "uv.lock") in asked
+        assert shared.note().fresh(self.LATER)
+        assert path in asked, "before it was opened, another host may have written it"
 
 
 def _members(world: World, pattern: str) -> None:

@@ -31,7 +31,23 @@ def test_what_nfs_forgets_at_open_need_not_be_dropped(
     for name in ("one", "two"):
         (tmp_path / name).touch()
         network_cache.reopen(str(tmp_path / name))
-    assert len(advised) == (2 if dropped else 0)
+        network_cache.reopen(str(tmp_path / name), was_opened=True)
+    assert len(advised) == (4 if dropped else 0)
+
+
+def test_what_this_call_has_opened_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "find", lambda _path: Mount("server:/", "/", "nfs4", frozenset()))
+    opened: list[str] = []
+
+    def remember(path: str, *_: int) -> int:
+        opened.append(path)
+        return os.dup(0)
+
+    monkeypatch.setattr(os, "open", remember)
+    for was_opened in (True, False):
+        network_cache.reopen(str(tmp_path), was_opened=was_opened)
+        assert opened == ([] if was_opened else [str(tmp_path)])
+    network_cache.reopen(str(tmp_path / "missing"), was_opened=True)
 
 
 def test_each_path_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

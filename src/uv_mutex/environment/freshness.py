@@ -9,6 +9,7 @@ would be written now. It is written only after uv checked the whole environment 
 from uv_mutex.environment import fingerprint, note_file, request_key
 from uv_mutex.environment.fingerprint import GLOB, LISTED, PACKAGES, TREE
 from uv_mutex.locking import network_cache
+from uv_mutex.uv import pyproject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ _State = tuple[tuple[str, ...], list[str], str]
 
 
 class FreshnessNote:
-    """The note of one environment for one kind of call."""
+    """The note of one environment for one kind of call.
+
+    ``is_known_here``: whether it was found fresh by what this host has kept. Then nobody has had one of the locks alone
+    since an earlier call of this host found the same.
+    """
 
     def __init__(self, project: "Project", call: "Call", environ: "Mapping[str, str]", uv: str) -> None:
         """
@@ -40,19 +45,47 @@ class FreshnessNote:
         self._before: _State | None = None
         self._cancelling: list[str] = []
         self._compared: list[str] | None = None
+        self._found: note_file.StoredNote | None = None
+        self.is_known_here = False
 
-    def fresh(self) -> bool:
-        """Whether the environment is still as the preparation left it."""
-        self._compared = None
-        return not self._call.forces_work and any(map(self._holds, self._files.read(self._keys()[0])))
+    def fresh(self, observed: "Sequence[str]" = ()) -> bool:
+        """Whether the environment is still as the preparation left it.
 
-    def _holds(self, note: "note_file.StoredNote") -> bool:
-        """Whether the same note would be written now."""
+        :param observed: the state of the locks, as lines of a note, if this call has not taken but only observed them.
+        """
+        self._compared = self._found = None
+        self.is_known_here = False
+        if self._call.forces_work:
+            return False
+        key = self._keys()[0]
+        if observed:
+            kept = self._files.read_of_host(key)
+            if kept and kept.locks == [*observed] and self._holds(kept, skip_opened=True):
+                self.is_known_here = True
+                return True
+        self._found = next(filter(self._holds, self._files.read(key)), None)
+        return self._found is not None
+
+    def keep_for_host(self, observed: "Sequence[str]") -> None:
+        """Keep the note that holds for calls of this host, until somebody takes one of the locks alone. Never fails.
+
+        :param observed: as for :meth:`fresh`; the locks are still so.
+        """
+        if self._found and observed:
+            note = note_file.StoredNote(self._found.lines, self._found.contents, reopen=True, locks=observed)
+            self._files.write_of_host(self._keys()[0], note)
+
+    def _holds(self, note: "note_file.StoredNote", *, skip_opened: bool = False) -> bool:
+        """Whether the same note would be written now.
+
+        :param skip_opened: do without the file server for what this process has opened. No other call that holds one of
+            the locks alone has changed it since.
+        """
         folder_changed, compared = False, []
         for line in note.lines:
             kind, _, path = line.split(" ", 2)
             if note.reopen:
-                network_cache.reopen(path)
+                network_cache.reopen(path, was_opened=skip_opened and pyproject.was_opened(path))
             compared.append(line if kind == GLOB else fingerprint.describe(kind, path, self._environ))
             if compared[-1] == line:
                 continue

@@ -26,13 +26,18 @@ def reread(folder: str, paths: "Iterable[str]") -> None:
             reopen(path)
 
 
-def reopen(path: str) -> None:
+def reopen(path: str, *, was_opened: bool = False) -> None:
     """Make a network file system ask its server about a file.
 
     NFS is consistent from close to open, not from write to stat. GlusterFS is not even that: what this host has read
     before, it reads again from memory as long as the file has the same size. `uv version --bump` keeps the size.
+
+    :param path: the file.
+    :param was_opened: whether this process has opened it late enough: then nothing is done where that is as good.
     """
     try:
+        if was_opened and _forgets_at_open(path, os.stat(path).st_dev):
+            return
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError):
         return

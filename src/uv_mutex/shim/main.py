@@ -168,7 +168,8 @@ class _GuardedCall:
             self._session.retake(shared=True)
             if self._is_fresh():
                 self._leave_ticket()
-                if self._session.leave_record(self._call.subcommand):
+                if self._session.leave_record(self._call.subcommand, is_known=self._note.is_known_here):
+                    self._note.keep_for_host(self._session.observed_lines)
                     self._hand_over(self._call.words, prepared=False)
             elif self._session.still_excludes():
                 break
@@ -213,7 +214,7 @@ class _GuardedCall:
         self._load_work()
 
     def _is_fresh(self) -> bool:
-        if self._note.fresh():
+        if self._note.fresh(self._session.observed_lines):
             return True
         self._load_work().raise_if_others_failed()
         return False

@@ -16,6 +16,8 @@ _ATTEMPTS, _PAUSE_SECONDS = 5, 0.01
 _MOST_BYTES = 1 << 25
 #: What was parsed, by its text: a call asks the same few files again and again.
 _parsed: "dict[str, dict[str, Any] | None]" = {}
+#: The files that were opened.
+_opened: set[str] = set()
 
 
 def folder_and_parents(folder: str) -> "Iterator[str]":
@@ -73,6 +75,7 @@ def read_text(path: str) -> str:
             if attempt:
                 time.sleep(_PAUSE_SECONDS)
             content = files.read(path, _MOST_BYTES)
+            _opened.add(path)
             if content:
                 break
     except OSError:
@@ -80,6 +83,11 @@ def read_text(path: str) -> str:
     # The codec utf-8-sig does the same, but is a module of its own.
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def was_opened(path: str) -> bool:
+    """Whether :func:`read_text` has opened a file, so that what this host knows of it is no older than this process."""
+    return path in _opened
 
 
 def member_patterns(root: str) -> list[str]:
