@@ -375,13 +375,14 @@ def _differences(expected: Mapping[str, Any], found: Mapping[str, Any], *, warni
 
 
 def _steady(output: bytes) -> bytes:
-    """Output without what differs from run to run: durations, and the folder's name of an isolated environment.
+    """Output without what differs from run to run: durations, names of temporary folders, numbers of terminals.
 
     uv 0.7 runs `.venv/bin/python` if the same call made the environment, and `.venv/bin/python3` ever after. After a
     preparation it's ever after.
     """
     output = re.sub(rb"\b[\d.]+ ?(ms|s|us|\xc2\xb5s)\b", b"TIME", output)
     output = re.sub(rb"/\.tmp\w{6}\b", b"/TMP", output)
+    output = re.sub(rb"/dev/pts/\d+", b"/dev/pts", output)
     return output.replace(b"/bin/python3", b"/bin/python")
 
 

@@ -34,8 +34,7 @@ def read(path):
 
 def link(path):
     try:
-        found = os.readlink(path).partition("[")[0]  # pipe:[4711]
-        return "/dev/pts" if found.startswith("/dev/pts/") else found  # other tests take terminals meanwhile
+        return os.readlink(path).partition("[")[0]  # pipe:[4711]
     except OSError as error:
         return error.errno
 
