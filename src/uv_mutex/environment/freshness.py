@@ -25,8 +25,8 @@ _State = tuple[tuple[str, ...], list[str], str]
 class FreshnessNote:
     """The note of one environment for one kind of call.
 
-    ``is_known_here``: whether it was found fresh by what this host has kept. Then nobody has had one of the locks alone
-    since an earlier call of this host found the same.
+    ``is_known_here``: whether the note that this host has kept says that the environment is fresh. Then nobody has had
+    one of the locks alone since an earlier call of this host found the same.
     """
 
     def __init__(self, project: "Project", call: "Call", environ: "Mapping[str, str]", uv: str) -> None:
@@ -67,7 +67,7 @@ class FreshnessNote:
         return self._found is not None
 
     def keep_for_host(self, observed: "Sequence[str]") -> None:
-        """Keep the note that holds for calls of this host, until somebody takes one of the locks alone. Never fails.
+        """Keep the note for other calls of this host, which use it until somebody takes a lock alone. Never fails.
 
         :param observed: as for :meth:`fresh`; the locks are still so.
         """
@@ -78,8 +78,8 @@ class FreshnessNote:
     def _holds(self, note: "note_file.StoredNote", *, skip_opened: bool = False) -> bool:
         """Whether the same note would be written now.
 
-        :param skip_opened: do without the file server for what this process has opened. No other call that holds one of
-            the locks alone has changed it since.
+        :param skip_opened: do not ask the file server again about files that this process has opened. No call that had
+            one of the locks alone has changed them since.
         """
         folder_changed, compared = False, []
         for line in note.lines:

@@ -33,7 +33,7 @@ def reopen(path: str, *, was_opened: bool = False) -> None:
     before, it reads again from memory as long as the file has the same size. `uv version --bump` keeps the size.
 
     :param path: the file.
-    :param was_opened: whether this process has opened it late enough: then nothing is done where that is as good.
+    :param was_opened: whether this process has opened it late enough. On NFS it need not do so again.
     """
     try:
         if was_opened and _forgets_at_open(path, os.stat(path).st_dev):

@@ -10,9 +10,10 @@ A call that takes the lock alone writes its name into the lock file, at the file
 at least one of the two calls sees the other, as with a lease (:class:`uv_mutex.locking.lease.SharedLease`). A call that
 sees an owner, or can't leave a record, takes the flock.
 
-The calls below an owner that is gone may still work at a deeper level. That is a file of its own, which is looked at in
-the same way. This host may not have heard of it: so with the second look goes one at the folder, unless a call of this
-host has done that since the lock file last changed. Nobody works at a level but below an owner named in the one above.
+The calls below an owner that is gone may still work at a deeper level. That is a file of its own, and the call looks at
+it in the same way. This host may not know the file yet. So before the second look the call asks the server what is in
+the folder, unless a call of this host has done that since the lock file last changed. That is enough, since a call
+takes a level only while the level above names an owner.
 """
 
 import os
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class ObservedLock(HeldLock):
     """A lock that nobody held alone when this process looked. Nothing is to be released.
 
-    ``levels_known``: whether a call of this host has asked for deeper levels since the lock file last changed.
+    ``levels_known``: whether a call of this host has asked the server for deeper levels since the lock last changed.
     """
 
     needs_record = True
@@ -100,6 +101,7 @@ def _levels(target: LockTarget) -> "list[LockTarget]":
 
 
 def _stat_on_server(path: str) -> os.stat_result:
+    """As files.stat_on_server, but refuse a folder that a stranger has put there, as those do who take the lock."""
     fd = files.open_file(path, os.O_RDONLY)
     try:
         return os.fstat(fd)
