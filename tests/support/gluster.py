@@ -31,7 +31,7 @@ class GlusterHost(NamespaceHost):
         :param own_paths: use other paths than other hosts, for the volume as well as for what is local. By default all
             is where it is on every host, as on a cluster.
         """
-        self._here = volume.folder / name
+        self._here, self._brick = volume.folder / name, volume.brick
         for part in ("tmp", "cache", "home"):
             (self._here / part).mkdir(parents=True)
         local = self._here if own_paths else volume.folder / "local"
@@ -54,6 +54,10 @@ class GlusterHost(NamespaceHost):
             mount=self.mount,
             network=wire,
         )
+
+    def read(self, name: str) -> str:
+        """The text of a file of the volume, as the server has it. A client can keep another one of the same size."""
+        return (self._brick / name).read_text()
 
     def reach(self, name: str) -> Path:
         """Where something of the volume is for the test process."""
