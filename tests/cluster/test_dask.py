@@ -172,9 +172,11 @@ def test_workers_that_are_restarted_killed_and_replaced(cluster: _Cluster) -> No
 @pytest.mark.parametrize("shimmed", [True, False], ids=["shim", "bare"])
 def test_how_they_end(cluster: _Cluster) -> None:
     """SIGTERM reaches them, and the exit status is the one that they have without the shim."""
+    # One after the other: without the shim, two that prepare at once get into each other's way.
     scheduler = cluster.start(*_SCHEDULER)
+    wait_until(lambda: "Scheduler at" in cluster.explain(), explain=cluster.explain)
     worker = cluster.start(*_WORKER, "w0")
-    wait_until(lambda: "Registered to" in cluster.explain())
+    wait_until(lambda: "Registered to" in cluster.explain(), explain=cluster.explain)
     assert [cluster.stop(call) for call in (worker, scheduler)] == [0, 0], cluster.explain()
 
 
