@@ -228,7 +228,7 @@ class TestStrangers:
         sign.remove()
         history.append(lock, "uv sync", 5.0, waited=1, held=1, prepared=True, status=0)
         lock.record_backend(FLOCK)
-        network_cache._be_last(lock)
+        network_cache._be_last(lock, "client")
 
 
 @pytest.mark.parametrize("sticky", [True, False])
@@ -258,7 +258,7 @@ def test_nothing_is_wider_than_the_folder_above(tmp_path: Path, mode: int) -> No
         lock = _lock(tmp_path)
         held = take(lock)
         history.append(lock, "uv sync", 5.0, waited=1, held=1, prepared=True, status=0)
-        network_cache._be_last(lock)
+        network_cache._be_last(lock, "client")
         held.release()
     finally:
         os.umask(umask)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+from support.locks import take
 
-from uv_mutex.locking import filesystem, network_cache
+from uv_mutex.locking import filesystem, network_cache, process
 from uv_mutex.locking.filesystem import Mount
+from uv_mutex.locking.lock_file import LockFile
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +61,16 @@ def test_each_path_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root = str(tmp_path)
     network_cache.reread(root, [root, root, f"{root}/.venv", root])
     assert asked == [root, f"{root}/.venv"]
+
+
+def test_who_was_last_knows_that_nobody_has_changed_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts are told apart by their kernels, for these have the same name. All others wait until FUSE has forgotten."""
+    pauses: list[float] = []
+    monkeypatch.setattr(filesystem, "cache_seconds", lambda _path: 1.0)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    seen = []
+    for boot in ("one", "one", "two", "two", "one", "one"):
+        monkeypatch.setattr(process, "boot_id", lambda boot=boot: boot)
+        take(LockFile(str(tmp_path))).release()
+        seen.append(len(pauses))
+    assert seen == [1, 1, 2, 2, 3, 3]

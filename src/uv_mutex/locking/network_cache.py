@@ -4,7 +4,7 @@ import os
 import time
 
 from uv_mutex import files
-from uv_mutex.locking import filesystem
+from uv_mutex.locking import filesystem, process
 from uv_mutex.locking.lock_file import LockTarget
 
 TYPE_CHECKING = False
@@ -75,24 +75,27 @@ def outlast(target: LockTarget, fd: int, *, shared: bool, waited: bool) -> None:
     if shared or target.folder is None:
         if waited or abs(time.time() - os.fstat(fd).st_mtime) < 2 * seconds:
             time.sleep(seconds)
-    elif not _was_last(target):
+        return
+    # What remembers is this kernel, for each mount. Two hosts can have the same name.
+    client = f"{process.boot_id()}.{os.fstat(fd).st_dev}"
+    if not _was_last(target, client):
         time.sleep(seconds)
-        _be_last(target)
+        _be_last(target, client)
 
 
-def _was_last(target: LockTarget) -> bool:
-    """Whether the previous owner was of this host. To remove a file is to ask the server, not this host's memory."""
+def _was_last(target: LockTarget, client: str) -> bool:
+    """Whether the previous owner saw what this call sees. To remove a file is to ask the server, not one's memory."""
     try:
-        files.remove(f"{target.path}.last.{os.uname().nodename}")
+        files.remove(f"{target.path}.last.{client}")
     except OSError:
         return False
-    _be_last(target)
+    _be_last(target, client)
     return True
 
 
-def _be_last(target: LockTarget) -> None:
+def _be_last(target: LockTarget, client: str) -> None:
     name = os.path.basename(target.path)
-    mine = f"{name}.last.{os.uname().nodename}"
+    mine = f"{name}.last.{client}"
     try:
         for other in target.names(f"{name}.last."):
             if other != mine:
