@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from support import release
+from support.download import download
 from support.shim import Shim
 from support.uvs import cache
 
@@ -43,7 +44,8 @@ def tools() -> Iterator[tuple[Path, dict[str, str]]]:
             shutil.rmtree(folder, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            subprocess.run([*pip, *wanted.split()], check=True)
+            done = download([*pip, *wanted.split()])
+            assert done.returncode == 0, done.stderr
             (folder / wanted.replace(" ", "-")).touch()
         yield python, {f"ZIG_{kind}_CACHE_DIR": f"{folder}/zig" for kind in ("GLOBAL", "LOCAL")}
 
@@ -56,7 +58,7 @@ def _wanted() -> str:
 
 
 @pytest.mark.network
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_release(
     tools: tuple[Path, dict[str, str]], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from filelock import FileLock
 
 from support import need
+from support.download import download
 from support.project import Project, run
 from support.uvs import cache, index_variables
 
@@ -28,8 +29,8 @@ def cached(
     variables = {"UV_CACHE_DIR": str(folder)}
     env = project.env(uv_version, shimmed=False, **variables, **index_variables())
     with FileLock(folder.with_suffix(".lock")):
-        done = run(project, ["uv", "sync", *options], env)
-    need.that(done.returncode == 0, f"needs {package} from the package index: {done.stderr.decode()[-2000:]}")
+        done = download(["uv", "sync", *options], env=env, cwd=project.root)
+    need.that(done.returncode == 0, f"needs {package} from the package index: {done.stderr[-2000:]}")
     shutil.rmtree(project.venv)
     yield {**variables, "UV_OFFLINE": "1"}
     run(project, ["uv", "cache", "clean", *own], env)

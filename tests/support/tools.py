@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from filelock import FileLock
 
 from support import need
+from support.download import download
 from support.uvs import cache, uv
 
 
@@ -25,7 +25,7 @@ def tool(package: str) -> Path:
                 ["venv", "--python", os.path.realpath(sys.executable), str(place)],
                 ["pip", "install", "--python", str(place), package],
             ):
-                done = subprocess.run([binary, *words], capture_output=True, text=True, check=False)
+                done = download([binary, *words])
                 need.that(done.returncode == 0, f"needs {package} from the package index: {done.stderr[-2000:]}")
             (place / "done").touch()
     return place / "bin"
