@@ -66,7 +66,8 @@ slurmd -N n1
 exec slurmd -D -N n2
 """
 
-# Whatever is short here is so that tests are: KillWait is 30 s by default, and a requeued job waits 120 s.
+# Whatever is short here is so that tests are: KillWait is 30 s by default, and a requeued job waits 120 s. Messages may
+# take long, as a hundred jobs keep the machine busy.
 _CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost=cluster(127.0.0.1)
@@ -83,6 +84,8 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=2
+MessageTimeout=100
+MinJobAge=3600
 MpiDefault=none
 StateSaveLocation=/run/slurm/state
 SlurmdSpoolDir=/run/slurm/%n
@@ -129,7 +132,7 @@ class SlurmCluster(Namespaces):
         super().__init__("cluster", command, log=folder / "log", mount="/shared", network=NoWire())
         try:
             self._python = everybodys_python()
-            wait_until(lambda: "2 idle" in self._as_root("sinfo", "-h", "-o", "%D %t"), 30, self._last_words)
+            wait_until(lambda: "2 idle" in self._as_root("sinfo", "-h", "-o", "%D %t"), 120, self._last_words)
             paths = f"{SOURCES}:{Path(filelock.__file__).parents[1]}"
             install = [self._python, "-m", "uv_mutex", "install", "--prefix", "/shared/uv-mutex"]
             self._as_root("env", f"PYTHONPATH={paths}", *install)
@@ -176,14 +179,16 @@ class SlurmCluster(Namespaces):
 
     def jobs(self, job: str) -> list[dict[str, str]]:
         """What Slurm says of a job, or of each job of an array: JobState, ExitCode and so on."""
-        lines = self._as_root("scontrol", "show", "job", "--oneliner", job).splitlines()
-        return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines if line.startswith("JobId=")]
+        said = self._as_root("scontrol", "show", "job", "--oneliner", job)
+        lines = [line for line in said.splitlines() if line.startswith("JobId=")]
+        assert lines, said
+        return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
 
     def states(self, job: str) -> list[str]:
         """The state of a job, or of each job of an array."""
         return [each["JobState"] for each in self.jobs(job)]
 
-    def wait(self, job: str, timeout: float = 120) -> list[str]:
+    def wait(self, job: str, timeout: float = 400) -> list[str]:
         """Wait until a job is over, each one of an array; return their states."""
         deadline = time.monotonic() + timeout
         while self._as_root("squeue", "--noheader", f"--job={job}").strip():
