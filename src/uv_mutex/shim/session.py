@@ -35,6 +35,7 @@ class LockSession:
         "_budget",
         "_command",
         "_held",
+        "_let_go",
         "_locks",
         "_log",
         "_looks",
@@ -81,7 +82,7 @@ class LockSession:
             self._budget.waited = self._started - waits_since
             self._began -= self._budget.waited
             self._started = waits_since
-        self._taken = self._held = 0.0
+        self._taken = self._held = self._let_go = 0.0
         if os.environ.get("UV_MUTEX_LOG"):
             from uv_mutex.records import call_log  # now: once the call is done, the shim may be uninstalled
 
@@ -221,7 +222,8 @@ class LockSession:
         :param unfinished: what this call worked on may be half done.
         """
         if self._taken:  # measured now: others may run before this process does again
-            self._held += time.monotonic() - self._taken
+            self._let_go = time.monotonic()
+            self._held += self._let_go - self._taken
             self._taken = 0.0
         while self._locks:
             self._locks.pop().release(unfinished=unfinished)
@@ -247,10 +249,11 @@ class LockSession:
         if words is None or not self._targets:
             return
         waited, held = self._budget.waited, self._held
+        end = self._let_go if self._held and not self._taken else time.monotonic()
         if self._taken:
-            held += time.monotonic() - self._taken
+            held += end - self._taken
         if waited:  # the rest of the time until it had the lock counts as well: began + waited + held is the release
-            waited = max(waited, time.monotonic() - self._started - held)
+            waited = max(waited, end - self._started - held)
         # A fresh call that did not wait leaves nothing: it must not change the project's tree. And where nothing could
         # be locked, nothing was changed.
         worked = prepared or (status is not None and held > 0)
