@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import need
 from support.debian import DOCKER_PATH, machine
+from support.download import machines_variables
 from support.images import Storage, slim
 from support.uvs import uv
 from support.wheels import make_wheel
@@ -37,9 +37,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     need.root()
     folder = tmp_path_factory.mktemp("buildah")
     made = Storage(folder)
-    env = {name: value for name, value in os.environ.items() if re.match("PIP_|.*_PROXY", name.upper())}
-    env |= {"PATH": DOCKER_PATH, "PIP_CERT": "/certificates"}
-    env.pop("PIP_FIND_LINKS", None)
+    env = {**machines_variables("/certificates"), "PATH": DOCKER_PATH}
     try:
         with machine(folder / "machine") as debian:
             slim(debian.root)

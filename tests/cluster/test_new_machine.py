@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import readme, release
 from support.debian import DOCKER_PATH, Machine, booted, machine
+from support.download import machines_variables
 from support.herd import read_log
 from support.uvs import uv
 
@@ -28,10 +28,8 @@ def test_first_command(tmp_path: Path) -> None:
         debian.copy(Path("/etc/resolv.conf").resolve(), "/etc/resolv.conf")
         certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
         debian.copy(Path(certificates), "/certificates")
-        carried = {name: value for name, value in os.environ.items() if re.match("PIP_|.*_PROXY", name.upper())}
-        env = {"HOME": "/home/joe", "USER": "joe", "PATH": DOCKER_PATH, **carried}
-        env |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), "/certificates")
-        env.pop("PIP_FIND_LINKS", None)
+        env = {"HOME": "/home/joe", "USER": "joe", "PATH": DOCKER_PATH, **machines_variables("/certificates")}
+        env["SSL_CERT_FILE"] = "/certificates"
         script = f"cd ~/clone && {readme.command('python3 -m venv')} && command -v uv"
         done = debian.run(["bash", "-c", script], user="joe", env=env, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -50,9 +48,8 @@ def debian(tmp_path: Path) -> Iterator[Machine]:
         (tmp_path / "wheels").mkdir()
         release.publish(tmp_path / "wheels")
         made.copy(tmp_path / "wheels", "/wheels")
-        made.run(["python3", "-m", "venv", "/venv"])
         install = "/venv/bin/pip install -q --no-index --find-links /wheels uv-mutex && /venv/bin/uv-mutex install"
-        done = made.run(["sh", "-ec", f"{install} --prefix /opt/uv-mutex"])
+        done = made.run(["sh", "-ec", f"python3 -m venv /venv && {install} --prefix /opt/uv-mutex"])
         assert done.returncode == 0, done.stderr
         yield made
 

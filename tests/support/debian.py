@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from support import need
+from support.download import download
 from support.uvs import cache
 
 #: Beyond a minimal system: what the tests of ways in need to be there.
@@ -31,9 +34,9 @@ def debian() -> Path:
     with FileLock(place.with_suffix(".lock")):
         if not place.exists():
             building = place.with_suffix(".new")
-            shutil.rmtree(building, ignore_errors=True)
+            afresh = ["sh", "-c", 'rm -rf "$0" && exec "$@"', str(building)]
             command = [debootstrap, "--variant=minbase", f"--include={','.join(_PACKAGES)}", _CODENAME, str(building)]
-            done = subprocess.run([*command, _mirror()], capture_output=True, text=True, check=False)
+            done = download([*afresh, *command, _mirror()])
             need.that(done.returncode == 0, f"debootstrap failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
             for archive in building.glob("var/cache/apt/archives/*.deb"):
                 archive.unlink()
@@ -62,7 +65,7 @@ class Machine:
         *,
         user: str = "root",
         env: Mapping[str, str] | None = None,
-        timeout: float = 120,
+        timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it as a user, in an environment of HOME, USER and Docker's PATH, or the one given."""
         home = "/root" if user == "root" else f"/home/{user}"
@@ -154,9 +157,16 @@ class Booted:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
+
+
+def _has_root(pid: str, folder: Path) -> bool:
+    """Whether this is the root folder of a process."""
+    with contextlib.suppress(OSError):
+        return os.path.samefile(f"/proc/{pid}/root", folder)
+    return False
 
 
 @contextmanager
@@ -170,10 +180,11 @@ def booted(system: Machine) -> Iterator[Booted]:
         )
         try:
             running = None
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while time.monotonic() < deadline and process.poll() is None:
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                if children:
+                # Until the root folder is its own, what is asked there could be asked of this machine's systemd.
+                if children and _has_root(children[0], system.root):
                     running = Booted(int(children[0]))
                     if running.run(["systemctl", "is-system-running"]).stdout.strip() in ("running", "degraded"):
                         break
