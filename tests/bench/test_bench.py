@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from support import need
+from support.terminal import wait_until
 
 _ROOT = Path(__file__).parents[2]
 _ROWS = ("version", "run", "env-file", "old-herd", "launcher-memory", "handover")
@@ -48,19 +47,12 @@ def test_a_short_run_prints_the_rows_and_draws_the_plot(tmp_path: Path) -> None:
 def test_a_bench_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     bench = _start(tmp_path, "waiter")
     # The bench, who holds the lock, its command, and who waits.
-    _wait_until(lambda: len(_processes_in(tmp_path)) >= 4)
+    wait_until(lambda: len(_processes_in(tmp_path)) >= 4 or bench.poll() is not None, 200)
     bench.send_signal(signal.SIGINT)
     _, err = bench.communicate(timeout=60)
     assert (bench.returncode, err) == (130, "interrupted\n")
     assert not _processes_in(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _processes_in(folder: Path) -> list[int]:

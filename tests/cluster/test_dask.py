@@ -22,7 +22,7 @@ from support.shim import Shim
 from support.terminal import wait_until
 from support.wheels import make_sources, project_table
 
-pytestmark = [pytest.mark.network, pytest.mark.serial]
+pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _WORKERS = 6
 #: Packages that come from here, and in which two uvs get into each other's way.
@@ -37,9 +37,17 @@ _CLIENT_SOURCE = f"""\
 import json, os, signal, sys, time
 from distributed import Client, get_worker
 
-deadline = time.monotonic() + 120
-while not os.path.exists("../scheduler.json"):
-    assert time.monotonic() < deadline
+deadline = time.monotonic() + 200
+
+def is_written(path):  # Dask writes it in place, and a client that finds half of it gives up after 0.1 s
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+
+while not is_written("../scheduler.json"):
+    assert time.monotonic() < deadline, "no scheduler"
     time.sleep(0.05)
 
 def work(name):
@@ -49,24 +57,24 @@ def work(name):
     return {{"name": get_worker().name, "pid": os.getpid(), "prefix": sys.prefix, "package": package.__file__}}
 
 def addresses():
-    client.wait_for_workers(int(sys.argv[1]), timeout=60)
+    client.wait_for_workers(int(sys.argv[1]), timeout=200)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     return {{worker["name"]: address for address, worker in workers.items()}}
 
 def tasks():
     names = sorted(addresses())
     futures = [client.submit(work, name, workers=[name], pure=False) for name in names]
-    return [future.result(60) for future in futures]
+    return [future.result(200) for future in futures]
 
-with Client(scheduler_file="../scheduler.json", timeout=60) as client:
+with Client(scheduler_file="../scheduler.json", timeout=200) as client:
     rounds = [tasks()]
     if "restart" in sys.argv:
-        client.restart(timeout=60)
+        client.restart(timeout=200)
         rounds.append(tasks())
-        before, victim = addresses(), rounds[-1][0]
+        before, victim, deadline = addresses(), rounds[-1][0], time.monotonic() + 200
         os.kill(victim["pid"], signal.SIGKILL)
         while addresses().get(victim["name"], before[victim["name"]]) == before[victim["name"]]:
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "the worker that was killed did not come back"
             time.sleep(0.05)
         rounds.append(tasks())
 with open("../rounds", "w") as file:
@@ -97,11 +105,18 @@ class _Cluster:
         """Send SIGTERM to a call (not to the nsenter that waits for it); return its exit status."""
         for pid in map(int, Path(f"/proc/{call.pid}/task/{call.pid}/children").read_text().split()):
             kill(pid, signal.SIGTERM)
-        return call.wait(60)
+        return self.wait(call)
+
+    def wait(self, call: subprocess.Popen[bytes]) -> int:
+        """Wait for the end of a call; return its exit status."""
+        try:
+            return call.wait(400)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{call.args!r} does not end\n{self.explain()}") from None
 
     def run_client(self, workers: int, *words: str) -> list[list[dict[str, Any]]]:
         """Run the client to its end; return what the tasks reported, round by round."""
-        assert self.start(*_CLIENT, str(workers), *words).wait(120) == 0, self.explain()
+        assert self.wait(self.start(*_CLIENT, str(workers), *words)) == 0, self.explain()
         rounds: list[list[dict[str, Any]]] = json.loads((self._folder / "rounds").read_text())
         return rounds
 
@@ -186,7 +201,7 @@ def test_control_workers(cluster: _Cluster) -> None:
     """Those that fail don't even come as far as to ask for a scheduler."""
     for _ in range(5):
         calls = [cluster.start(*_WORKER[:4], "--help") for _ in range(2 * _WORKERS)]
-        if sum(call.wait(60) != 0 for call in calls):
+        if sum(cluster.wait(call) != 0 for call in calls):
             return
         shutil.rmtree(cluster.project.venv)
     pytest.fail(f"all were well: {cluster.explain()}")

@@ -37,6 +37,8 @@ pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 _NODES = 2
 _WORKERS = 12
 _TASKS = 24
+#: How long a driver may take, from its start to its end, and each part of it.
+_SECONDS = 600
 
 #: Takes the base folder and a list of runtime environments, one for each kind of task; `null` leaves it to Ray.
 _DRIVER = """\
@@ -63,7 +65,7 @@ def work(kind):
     if len(kinds) > 1:
         importlib.import_module(["red", "blue"][kind]).check()
     (started / str(os.getpid())).touch()
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(list(started.iterdir())) < WORKERS:  # so that no early worker does the work of a late one
         assert time.monotonic() < deadline, f"{len(list(started.iterdir()))} workers started"
         time.sleep(0.05)
@@ -88,7 +90,7 @@ tasks = [
     remote.options(runtime_env={"py_executable": kinds[kind]["py_executable"]} if kind else None).remote(kind)
     for number in range(TASKS) for kind in [number // NODES % len(kinds)]  # SPREAD deals them out in turn
 ]
-(base / "report").write_text(json.dumps(ray.get(tasks, timeout=150)))
+(base / "report").write_text(json.dumps(ray.get(tasks, timeout=400)))
 ray.shutdown()
 cluster.shutdown()
 """
@@ -184,6 +186,7 @@ class _Cluster:
             RAY_TMPDIR=str(self.base),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_worker_maximum_startup_concurrency=str(_WORKERS),  # else only as many at once as there are cores
+            RAY_worker_register_timeout_seconds=str(_SECONDS),  # else 60; a slow machine prepares that long
         )
         env |= {**self.variables, **(extra or {})}
         arguments = [str(self.base), json.dumps(kinds), json.dumps([_NODES, _WORKERS, _TASKS])]
@@ -208,6 +211,13 @@ class _Cluster:
                 for init in Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split():
                     os.kill(int(init), signal.SIGKILL)
             driver.wait(60)
+
+    def wait(self, driver: subprocess.Popen[bytes]) -> None:
+        """Wait for the end of the driver."""
+        try:
+            driver.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the driver does not end\n{self.explain()}") from None
 
     def explain(self) -> str:
         """The last words of all."""
@@ -247,7 +257,7 @@ _LOCAL = ("only-here", "red", "blue")
 @pytest.mark.parametrize("way", _WAYS)
 def test_workers_share_what_one_of_them_prepared(cluster: _Cluster, way: str) -> None:
     with cluster.started(way) as driver:
-        driver.wait(240)
+        cluster.wait(driver)
     tasks, log, starts = cluster.tasks, cluster.log, cluster.starts
     assert tasks, cluster.explain()
     assert not cluster.errors
@@ -327,7 +337,7 @@ def test_a_raylet_whose_path_has_no_shim(cluster: _Cluster) -> None:
     """PYTHONPATH alone, hooks/sitecustomize.py: the driver's Python, and so raylets and all workers, get the PATH."""
     hook = {"PYTHONPATH": str(cluster.shim.prefix / "lib/uv-mutex/python")}
     with cluster.started("hook", shimmed=False, extra=hook) as driver:
-        driver.wait(240)
+        cluster.wait(driver)
     tasks, log = cluster.tasks, cluster.log
     assert tasks, cluster.explain()
     assert not cluster.errors
@@ -344,4 +354,4 @@ def test_a_raylet_whose_path_has_no_shim(cluster: _Cluster) -> None:
 @pytest.mark.parametrize("uv_version", ["0.7.8"])
 def test_without_the_shim_workers_fail(cluster: _Cluster) -> None:
     with cluster.started("hook", shimmed=False):
-        wait_until(lambda: len(cluster.errors) >= _NODES, 120, cluster.explain)
+        wait_until(lambda: len(cluster.errors) >= _NODES, 300, cluster.explain)
