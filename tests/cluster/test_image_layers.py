@@ -79,15 +79,19 @@ def image(contain: Callable[..., Container], shim: Shim, index: LocalIndex) -> I
 
 
 def runs_in(image: Image, containers: Sequence[Container], **env: str) -> None:
-    """Some `uv run` in each at once; all succeed, and soon."""
+    """Some `uv run` in each at once; all succeed, and soon, as a second herd shows, for which nothing is left to do."""
     commands = [
         each.enter(IMPORT, env=each.env(PINNED_NEWEST, **env), cwd=each.path(image.project))  # type: ignore[arg-type]
         for each in containers
     ]
-    began = time.monotonic()
-    outcomes = herd(commands * 4, env={}, cwd=Path("/"))
-    assert not failures(outcomes), explain(outcomes)
-    assert time.monotonic() - began < 15
+    took = []
+    for _ in range(2):
+        began = time.monotonic()
+        outcomes = herd(commands * 4, env={}, cwd=Path("/"))
+        assert not failures(outcomes), explain(outcomes)
+        took.append(time.monotonic() - began)
+    print(f"{took[0]:.1f} s, then {took[1]:.1f} s")
+    assert took[0] < 15 + 5 * took[1]
 
 
 @pytest.mark.parametrize("copied", [False, True])
