@@ -22,7 +22,7 @@ from support.tools import tool
 from support.wheels import make_wheel
 
 # They keep every core busy, and a control needs calls that really run at the same time.
-pytestmark = [pytest.mark.network, pytest.mark.serial]
+pytestmark = [pytest.mark.network, pytest.mark.serial, pytest.mark.timeout(900)]
 
 _PARTS = [f"part{number}" for number in range(12)]
 #: Fails unless each package is whole; then prints its words.
@@ -54,7 +54,7 @@ class _Room:
         """A command line that runs another in the project, in the namespace."""
         return self.namespaces.enter(words, env=env, cwd=str(self.root))
 
-    def run(self, words: Sequence[str], env: dict[str, str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, words: Sequence[str], env: dict[str, str], timeout: float = 400) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
         return subprocess.run(
             self.command(words, env),
@@ -170,10 +170,10 @@ print("script")
 
 
 def _snakemake(room: _Room, index: LocalIndex, uv_version: str, *, shimmed: bool) -> tuple[int, list[str]]:
-    """Run the workflow, eight jobs at once; return its exit status, and what was made."""
+    """Run the workflow, all jobs at once; return its exit status, and what was made."""
     (room.root / "Snakefile").write_text(_SNAKEFILE)
     (room.root / "s.py").write_text(_SCRIPT.replace("URL", index.url))
-    words = [str(tool("snakemake") / "snakemake"), "--cores", "8", "--keep-going"]
+    words = [str(tool("snakemake") / "snakemake"), "--cores", "20", "--keep-going"]
     done = room.run(words, room.env(uv_version, shimmed=shimmed))
     print(done.stdout[-2000:], done.stderr[-5000:])
     return done.returncode, sorted(path.name for path in room.root.glob("out/*"))
@@ -214,13 +214,15 @@ numprocs = {servers}
 environment = TMPDIR="{folder}/tmp-%(process_num)d",NUMBER="%(process_num)d"
 autorestart = false
 startretries = 0
+stopwaitsecs = 120
 stdout_logfile = {folder}/server%(process_num)d.out
 redirect_stderr = true
 
 [program:rebuilt]
 command = uv run --reinstall-package demo python server.py
-environment = BUILD_SECONDS="60",NUMBER="rebuilt"
+environment = BUILD_SECONDS="1000",NUMBER="rebuilt"
 autostart = false
+stopwaitsecs = 120
 """
 _SERVER = """\
 import os, signal, sys
@@ -253,7 +255,7 @@ class _Supervisor:
         (room.root / "server.py").write_text(_SERVER)
         words = [str(self._bin / "supervisord"), "-c", str(self._configuration)]
         subprocess.Popen(room.command(words, env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_until((room.folder / "socket").exists)
+        wait_until((room.folder / "socket").exists, 120)
 
     def tell(self, *words: str) -> str:
         """Call supervisorctl; return what it says."""
@@ -268,7 +270,7 @@ class _Supervisor:
 
     def wait_for(self, what: str, servers: Sequence[str]) -> None:
         """Wait until just these servers wrote something down."""
-        wait_until(lambda: self.notes(what) == sorted(servers), explain=self.log)
+        wait_until(lambda: self.notes(what) == sorted(servers), 200, self.log)
 
     def log(self) -> str:
         """What supervisord wrote down."""
@@ -293,12 +295,12 @@ def _statuses(room: _Room, *, shimmed: bool) -> list[str]:
     supervisor.wait_for("ready", "000")
     builds = len(room.journal.entries())
     supervisor.tell("start", "rebuilt")
-    wait_until(lambda: len(room.journal.entries()) > builds)
+    wait_until(lambda: len(room.journal.entries()) > builds, 120, supervisor.log)
     supervisor.tell("stop", "rebuilt")
     supervisor.tell("reload")
     supervisor.wait_for("ready", "0000")
     # The one that was ended held nobody up, and the environment is whole.
-    assert room.run(["uv", "run", "python", "work.py"], env, timeout=20).returncode == 0
+    assert room.run(["uv", "run", "python", "work.py"], env, timeout=60).returncode == 0
     supervisor.tell("stop", "all")
     supervisor.wait_for("SIGTERM", "0000")
     return supervisor.endings()
@@ -342,5 +344,5 @@ def test_servers_of_supervisord_beside_edits(uv_version: str, room: _Room, index
 
 def test_control_servers_of_supervisord(room: _Room) -> None:
     supervisor = _Supervisor(room, 8, room.env("0.7.8", shimmed=False))
-    wait_until(lambda: len(supervisor.notes("ready")) + len(supervisor.endings()) == 8, explain=supervisor.log)
+    wait_until(lambda: len(supervisor.notes("ready")) + len(supervisor.endings()) == 8, 200, supervisor.log)
     assert len(supervisor.notes("ready")) < 7, supervisor.log()
