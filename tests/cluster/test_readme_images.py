@@ -166,6 +166,7 @@ def test_job_of_kubernetes(shimmed: bool, world: World, image: str, tmp_path: Pa
         commands = _pods(job, root, volume, env)
         outcomes = herd(commands, env={"PATH": DOCKER_PATH}, cwd=Path("/"))
     prepared = sum(b"Installed 1 package" in outcome.stderr for outcome in outcomes)
+    print(f"{prepared} prepared, {len(failures(outcomes))} failed")
     if shimmed:
         assert not failures(outcomes), explain(outcomes)
         said = sorted(int(outcome.stdout.split()[1]) for outcome in outcomes)
