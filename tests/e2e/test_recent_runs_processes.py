@@ -80,7 +80,8 @@ _WAITS = "print('ready', flush=True)\nsys.stdin.read()"
 def with_child(environ: Mapping[str, str], *, age: float = 0) -> str:
     """A program that has a child with these variables and says so once the child is this old. They end together."""
     return (
-        f"child = subprocess.Popen(['/bin/cat'], env={dict(environ)!r}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
+        f"child = subprocess.Popen(['/bin/cat'], env={dict(environ)!r}, **pipes)\n"
         "child.stdin.write(b'1'), child.stdin.flush(), child.stdout.read(1)\n"  # now its variables are to be seen
         f"time.sleep({age})\n{_WAITS}\nchild.kill(), child.wait()"
     )
