@@ -95,9 +95,16 @@ def test_waits_until_filelock_lets_go(lock: LockFile) -> None:
     with _another(_FILELOCK, lock.path) as other:
         assert _said(other) == "True"
         budget = WaitBudget(None, quiet=True)
-        threading.Timer(0.5, _let_go, [other]).start()
+
+        def let_go() -> None:
+            wait_until(lambda: _blocked_in_flock(os.getpid()))
+            _let_go(other)
+
+        letting_go = threading.Thread(target=let_go)
+        letting_go.start()
         acquire.take(lock, budget).release()
-        assert 0.3 < budget.waited < 30
+        assert 0 < budget.waited < 30
+        letting_go.join()
 
 
 def test_a_dead_holder_blocks_nobody(lock: LockFile) -> None:
@@ -158,7 +165,7 @@ def test_the_alarm_works_where_its_signal_was_blocked(lock: LockFile) -> None:
     held = take(lock)
     code = f"import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])\n{_TAKE}"
     with _another(code.replace("None", "0.1"), lock.path, lock.above) as other:
-        assert other.wait(5) == 1
+        assert other.wait(60) == 1
     held.release()
 
 
@@ -171,10 +178,12 @@ _MEET = (
     "if sys.argv[3] == 'apart': LockFile._lock_stand_ins = lambda self: []\n"
     "os.seteuid(int(sys.argv[1]))\n"
     "met = 0\n"
+    "print('ready', flush=True)\n"
+    "begin = float(sys.stdin.readline())\n"
     "for number in range(25):\n"
     "    folder = f'{sys.argv[2]}/{number}'\n"
     "    late = 0.005 if sys.argv[1] == '0' else 0\n"  # it comes while another one may hold the folder
-    "    time.sleep(max(0, float(sys.argv[4]) + number * 0.1 + late - time.time()))\n"
+    "    time.sleep(max(0, begin + number * 0.1 + late - time.time()))\n"
     "    lock = acquire.take(LockFile(folder, instead=folder), WaitBudget(60, quiet=True))\n"
     "    try:\n"
     "        os.mkdir(f'{sys.argv[2]}/inside/{number}')\n"
@@ -197,9 +206,15 @@ def test_who_may_create_the_file_and_who_may_not_exclude_each_other(kind: str) -
             path.chmod(0o755)
         Path(folder, "inside").mkdir()
         Path(folder, "inside").chmod(0o777)
-        begin = str(time.time() + 1)
-        words = [[sys.executable, "-c", _MEET, str(user), folder, kind, begin] for user in (0, 61001) * 4]
-        processes = [subprocess.Popen(each, stdout=subprocess.PIPE) for each in words]
+        words = [[sys.executable, "-c", _MEET, str(user), folder, kind] for user in (0, 61001) * 4]
+        pipe = subprocess.PIPE
+        processes = [subprocess.Popen(each, stdin=pipe, stdout=pipe, text=True) for each in words]
+        assert {_said(process) for process in processes} == {"ready"}
+        begin = time.time() + 0.2
+        for process in processes:
+            assert process.stdin
+            process.stdin.write(f"{begin}\n")
+            process.stdin.flush()
         met = [int(process.communicate(timeout=100)[0]) for process in processes]
         # Where nobody held a folder, those who may have created the file.
         assert any(Path(folder, str(number), ".uv-mutex/lock").exists() for number in range(25))

@@ -10,7 +10,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 
 import pytest
 from support import need
+from support.blocked import is_blocked
 from support.disk import small_disk
 from support.herd import read_log
 from support.project import Project, run
+from support.terminal import wait_until
 
 _GUARDED = [["sync"], ["run", "true"], ["add", "nothing-of-this-name"], ["version", "--bump", "patch"]]
 #: root without its privileges: an owner of what root owns, bound by permissions like anyone else.
@@ -265,8 +266,7 @@ def test_the_project_is_deleted_while_waiting(words: list[str], project: Project
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        time.sleep(0.5)
-        assert waiting.poll() is None
+        wait_until(lambda: is_blocked(waiting.pid))
         shutil.rmtree(project.root)
     stdout, stderr = waiting.communicate(timeout=60)
     if words[0] in ("run", "sync"):  # the launcher waited, and finds no project to look at

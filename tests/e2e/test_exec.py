@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blocked import is_blocked
 from support.herd import explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.project import Project, run
@@ -153,11 +154,11 @@ def _added(project: Project) -> int:
     return sum(f'"{name}' in project.pyproject.read_text() for name in ("alpha", "beta", "gamma", "delta"))
 
 
-# A uv that says when it works, and takes its time over `uv add beta`.
+# A uv that says when it works, and goes on with `uv add beta` once it is told to.
 _SLOW_UV = """\
 #!/bin/sh
 echo in >> {log}
-[ "$2" = beta ] && sleep 2
+while [ "$2" = beta ] && [ ! -e {go} ]; do sleep 0.02; done
 {uv} "$@"
 status=$?
 echo out >> {log}
@@ -167,15 +168,18 @@ exit $status
 
 def _kill_exec(project: Project, tmp_path: Path, inner: str) -> list[str]:
     """SIGKILL an exec whose shell has called `uv add beta`, then call `uv add gamma`; return when which uv worked."""
-    log, slow = tmp_path / "log", tmp_path / "slow"
-    slow.write_text(_SLOW_UV.format(uv=uv("newest"), log=log))
+    log, slow, go = tmp_path / "log", tmp_path / "slow", tmp_path / "go"
+    slow.write_text(_SLOW_UV.format(uv=uv("newest"), log=log, go=go))
     slow.chmod(0o755)
     env = project.env("newest", UV_MUTEX_UV=str(slow))
     words = [*EXEC, "sh", "-c", f"{inner} add beta; true"]
     with subprocess.Popen(words, env=env, cwd=project.root, stdin=subprocess.DEVNULL) as running:
         wait_until(log.exists)
         running.kill()
-    assert call(project, "uv", "add", "gamma", UV_MUTEX_UV=str(slow)).returncode == 0
+    with subprocess.Popen(["uv", "add", "gamma"], env=env, cwd=project.root, stdin=subprocess.DEVNULL) as gamma:
+        wait_until(lambda: is_blocked(gamma.pid) or log.read_text().count("out") == 1)
+        go.touch()
+        assert gamma.wait(60) == 0
     wait_until(lambda: log.read_text().count("out") == 2)
     return log.read_text().split()
 

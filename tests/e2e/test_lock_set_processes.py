@@ -9,7 +9,8 @@ from pathlib import Path
 from uv_mutex.errors import TIMED_OUT
 
 _SOURCES = str(Path(__file__).parents[2] / "src")
-_ROUNDS = 100
+#: Both must be at it at the same time. The control has ended by then, unless one of them was held up in the beginning.
+_ROUNDS = {"set": 100, "one by one": 2000}
 
 # Takes two locks again and again: all at once as the shim does, or one by one in the order of the arguments.
 _TAKE_TWO = f"""\
@@ -24,7 +25,7 @@ targets = [LockFile(folder) for folder in folders]
 print("begun", flush=True)
 sys.stdin.read()
 try:
-    for _ in range({_ROUNDS}):
+    for _ in range({_ROUNDS}[how]):
         budget = WaitBudget(5.0, quiet=True, command="uv add")
         if how == "set":
             held = lock_set.take(targets, budget, {{}}, shared=False)

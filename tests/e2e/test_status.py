@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support import need
+from support.blocked import is_blocked
 from support.project import Project, run
 from support.terminal import CTRL_C, Terminal, wait_until
 
@@ -166,7 +167,8 @@ def test_a_fresh_call_is_none_of_them_unless_it_waited(project: Project) -> None
     with (project.root / ".uv-mutex/lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with subprocess.Popen(["uv", "run", "true"], env=env, cwd=project.root) as waiter:
-            time.sleep(1)
+            wait_until(lambda: is_blocked(waiter.pid))
+            time.sleep(0.5)
             fcntl.flock(file, fcntl.LOCK_UN)
             assert waiter.wait() == 0
     last = seen(project)["calls"][-1]

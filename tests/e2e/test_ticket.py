@@ -317,12 +317,13 @@ static void say(const char *what)
 }
 int main(int argc, char **argv)
 {
-    int slow = argc > 1 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "sync")) && getenv("SLOW");
-    if (slow) {
+    if (argc > 1 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "sync")) && getenv("HELD_UP")) {
         say("in");
-        sleep((unsigned)atoi(getenv("SLOW")));
+        while (!access(getenv("HELD_UP"), F_OK))
+            usleep(20000);
         say("checks");
-    }
+    } else if (argc > 1 && !strcmp(argv[1], "version"))
+        say("edits");
     execv("%(uv)s", argv);
     return 126;
 }
@@ -340,17 +341,27 @@ def test_an_edit_waits_for_a_uv_that_checks(words: list[str], recorded: bool, wo
     subprocess.run([need.executable("cc"), "-o", slow, source], check=True)
     world.env["UV_MUTEX_UV"] = str(slow)
     world.learn(*words)
+    held_up = tmp_path / "slow/held-up"
+    held_up.touch()
+    env = {**world.env, "HELD_UP": str(held_up)}
     command = [str(world.launcher.shim.uv), *words]
-    with subprocess.Popen(command, env={**world.env, "SLOW": "2"}, cwd=world.root, stderr=subprocess.DEVNULL) as call:
+    with subprocess.Popen(command, env=env, cwd=world.root, stderr=subprocess.DEVNULL) as call:
         wait_until(lambda: log.exists() and log.read_text() == "in\n")
         last = world.records()[-1]
         assert (last.process.pid, last.process.is_alive, last.kind) == (call.pid, True, words[0])
         if not recorded:
             for file in world.ours.glob("runs.*"):
                 file.unlink()
-        world.call("version", "--bump", "patch", "--frozen")
-        assert ("checks" in log.read_text()) == recorded
-        assert call.wait() == 0
+        edit = ["uv", "version", "--bump", "patch", "--frozen"]
+        with subprocess.Popen(edit, env=world.env, cwd=world.root, stdout=subprocess.DEVNULL) as editing:
+            if recorded:
+                wait_until(lambda: b"uv version" in world.lock.read_bytes() or editing.poll() is not None)
+                time.sleep(0.5)
+                held_up.unlink()
+            assert editing.wait(60) == 0
+        held_up.unlink(missing_ok=True)
+        assert call.wait(60) == 0
+    assert log.read_text().split() == (["in", "checks", "edits"] if recorded else ["in", "edits", "checks"])
 
 
 def test_its_records_are_those_of_python(world: World) -> None:

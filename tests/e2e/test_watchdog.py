@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,9 +52,14 @@ def test_a_child_under_a_lost_lock_is_killed(killed: list[int]) -> None:
     assert len(killed) == 1
 
 
-def test_an_answer_that_comes_after_the_end_kills_nobody(killed: list[int]) -> None:
+def test_an_answer_that_comes_after_the_end_kills_nobody(
+    killed: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control is the test above: the same answer while the child runs."""
-    assert _start("/bin/sleep", "0.5").ok
+    asked = tmp_path / "asked"
+    monkeypatch.setattr(_asked, "set", lambda: (threading.Event.set(_asked), asked.touch()))
+    code = 'until [ -e "$0" ]; do sleep 0.02; done'
+    assert _start("/bin/sh", "-c", code, str(asked)).ok
     assert _asked.is_set(), "the watchdog was asking when the child ended"
     _answer.set()
     time.sleep(0.5)
