@@ -58,15 +58,15 @@ for _ in range(5):
         held.release()
 """
 
-# Runs a child that writes the time into a file again and again, as uv writes an environment: under the lease.
+# Runs a child that itself appends the time to a file again and again, as uv writes an environment: under the lease.
 _WORK = f"""{_BEGIN}{_SHORT}
 from uv_mutex.errors import MutexError
 from uv_mutex.shim import child
 held = take()
-loop = 'echo $$ > "$0.pid"; while :; do date +%s.%N > "$0"; sleep 0.02; done'
+loop = 'echo $$ > "$0.pid"; while :; do echo "$EPOCHREALTIME" >> "$0"; sleep 0.02; done'
 try:
     child.run_child(
-        lambda: os.execv("/bin/sh", ["sh", "-c", loop, sys.argv[2]]), "uv", acquire.lost_lock_check([held])
+        lambda: os.execv("/bin/bash", ["bash", "-c", loop, sys.argv[2]]), "uv", acquire.lost_lock_check([held])
     )
 except MutexError as error:
     sys.exit(str(error))
@@ -113,7 +113,7 @@ def test_thirty_at_once(tmp_path: Path, how: str) -> None:
     words = [sys.executable, "-c", _COUNT, str(tmp_path), str(counter), how]
     outcomes = herd([words] * 30, env={"PATH": "/usr/bin:/bin"}, cwd=tmp_path)
     if how == "control":
-        assert not counter.read_text() or int(counter.read_text()) < 150
+        assert counter.read_text() != "150"  # it may also be empty, or made of two numbers
         return
     assert not failures(outcomes), explain(outcomes)
     assert int(counter.read_text()) == 150
@@ -165,7 +165,7 @@ def test_a_host_that_is_frozen_and_wakes_up(lock: LockFile, tmp_path: Path, froz
         for pid in (other.pid, child):
             os.kill(pid, signal.SIGSTOP)
         held = _take(lock)
-        assert time.time() - float(written.read_text()) > 2
+        assert time.time() - float(written.read_text().split()[-1]) > 2
         for pid in (child, other.pid):
             os.kill(pid, signal.SIGCONT)
         assert other.wait(20) == 1
@@ -220,14 +220,15 @@ def test_the_next_uv_goes_on_at_once_after_a_kill(project_factory: Factory, tmp_
     done = run(project, ["uv", "sync"], env)
     assert done.returncode == 0, done.stderr.decode()
     assert time.monotonic() - began < 20, "a lease would take 30 s to end"
+    journal.wait(lambda entry: entry.what == "orphan", timeout=60)
     assert sorted(entry.what for entry in journal.entries()) == ["enter", "enter", "leave", "orphan"]
 
 
-# A uv that writes down when it begins and ends, and takes as long as it is told.
+# A uv that writes down when it begins and ends, and ends an `add` once it is told to.
 _SLOW_UV = """#!/bin/bash
 exec 9>>'{log}'
 echo "in $1" >&9
-case $1 in (add) sleep 3;; (sync) sleep 1;; esac
+while [ $1 = add ] && [ ! -e '{go}' ]; do sleep 0.02; done
 '{uv}' "$@"
 status=$?
 echo "out $1" >&9
@@ -235,11 +236,21 @@ exit $status
 """
 
 
+# What is done first to leave a record.
+_HELD_UP = """\
+    held_up = os.environ.pop("HELD_UP", "")
+    if held_up:
+        os.close(os.open(held_up, os.O_CREAT | os.O_WRONLY))
+    while os.path.exists(held_up):
+        time.sleep(0.02)
+"""
+
+
 @pytest.mark.parametrize("looks_again", [True, False])
 def test_an_edit_that_begins_between_look_and_record(
     index: LocalIndex, project_factory: Factory, tmp_path: Path, looks_again: bool
 ) -> None:
-    """A fresh `uv sync` is held up for 2 s before it leaves its record. The control does not look again after that."""
+    """A fresh `uv sync` is held up before it leaves its record. The control does not look again after that."""
     prefix = tmp_path / "own-shim"
     install_shim(prefix)
     if not looks_again:
@@ -248,24 +259,34 @@ def test_an_edit_that_begins_between_look_and_record(
         look = "return lease_marker.look(marker(self.target)) is None and"
         assert look in text
         source.write_text(text.replace(look, "return True or"))
-        for compiled in source.parent.glob("**/lease.*.pyc"):
+    (records,) = prefix.glob("lib/uv-mutex/*/uv_mutex/records/runs.py")
+    text, append = records.read_text(), "def _append(folder: str, line: bytes) -> None:\n"
+    assert append in text
+    records.write_text(text.replace(append, append + _HELD_UP))
+    for name in ("lease", "runs"):
+        for compiled in records.parents[1].glob(f"**/{name}.*.pyc"):
             compiled.unlink()
     make_wheel(index.folder, "pkg")
     project = project_factory()
-    log, slow_uv = tmp_path / "log", tmp_path / "slow-uv"
-    slow_uv.write_text(_SLOW_UV.format(log=log, uv=uv("newest")))
+    log, slow_uv, held_up, end = (tmp_path / name for name in ("log", "slow-uv", "held-up", "end"))
+    slow_uv.write_text(_SLOW_UV.format(log=log, uv=uv("newest"), go=end))
     slow_uv.chmod(0o755)
     env = project.env("newest", shimmed=False, UV_MUTEX_BACKEND="lease", UV_MUTEX_UV=str(slow_uv))
     env["PATH"] = f"{prefix}/bin:{env['PATH']}"
     for _ in range(2):
         assert run(project, ["uv", "sync"], env).returncode == 0
     log.write_text("")
-    delay = ["-e", "trace=umask", "-e", "inject=umask:delay_enter=2000000:when=1", "-o", str(tmp_path / "strace")]
-    held_up = subprocess.Popen(
-        [need.executable("strace"), *delay, str(prefix / "bin/uv"), "sync"], env=env, cwd=project.root
-    )
-    time.sleep(1)
-    assert run(project, ["uv", "add", "pkg"], env).returncode == 0
-    assert held_up.wait(60) == 0
+    command = [prefix / "bin/uv", "sync"]
+    sync = subprocess.Popen(command, env={**env, "HELD_UP": str(held_up)}, cwd=project.root)
+    wait_until(held_up.exists)
+    add = subprocess.Popen([prefix / "bin/uv", "add", "pkg"], env=env, cwd=project.root)
+    wait_until(lambda: "in add" in log.read_text())
+    held_up.unlink()
+    if looks_again:
+        time.sleep(1)
+    else:
+        wait_until(lambda: "in sync" in log.read_text())
+    end.touch()
+    assert [call.wait(60) for call in (add, sync)] == [0, 0]
     apart = ["in add", "out add", "in sync", "out sync"]
     assert (log.read_text().splitlines() == apart) == looks_again
