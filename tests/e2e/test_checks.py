@@ -58,7 +58,7 @@ def test_many_checks_prepare_once(project: Project, index: LocalIndex, tmp_path:
 
 @pytest.mark.serial
 def test_control_many_checks(project: Project) -> None:
-    for _ in range(3):
+    for _ in range(8):
         if failures(_at_once(project, shimmed=False)):
             return
         shutil.rmtree(project.venv)

@@ -378,7 +378,7 @@ def test_what_cannot_be_locked(project: Project) -> None:
     ("offset", "grade", "words"),
     [
         (0, FINE, ""),
-        (60, WARNING, "60 s behind this host's, and status misjudges other hosts"),
+        (60, WARNING, r"[56]\d s behind this host's, and status misjudges other hosts"),
         (-60, WARNING, "ahead of"),
     ],
 )
@@ -389,7 +389,7 @@ def test_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float, 
     found = list(lock_checks.check_lock(LockFile(str(tmp_path))))
     assert max(each.grade for each in found) == grade
     if words:
-        assert words in str(found[1])
+        assert re.search(words, str(found[1]))
         assert str(found[1]).endswith("set both by NTP (the lease itself goes by one host's clock alone)")
 
 

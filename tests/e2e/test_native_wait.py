@@ -191,13 +191,13 @@ def test_status_shows_it(site: Site) -> None:
 @pytest.mark.parametrize("owner", ["uv sync", ""])
 def test_it_says_for_whom(owner: str, site: Site) -> None:
     line = f"4121 {time.time() - 12} {HOST} {owner}\t0\tx/1/4121/1\n" if owner else ""
-    who = rf"uv sync \(pid 4121 on {HOST}, 1\d s\)" if owner else r"other uv calls \(2 s\)"
+    who = rf"uv sync \(pid 4121 on {HOST}, [12]\d s\)" if owner else r"other uv calls \(\d s\)"
+    began = time.monotonic()
     with site.held(line), site.waiting("run", "true") as call, site.waiting("run", "-q", "true") as quiet:
-        began = time.monotonic()
         assert call.stderr
         assert quiet.stderr
         assert re.fullmatch(f"uv-mutex: waiting for {who}\n", call.stderr.readline().decode())
-        assert 1 < time.monotonic() - began < 4
+        assert 1.9 < time.monotonic() - began < 20
         time.sleep(0.5)
     assert quiet.communicate()[1] == b""
 
@@ -207,7 +207,7 @@ def test_it_says_for_whom(owner: str, site: Site) -> None:
 def test_it_gives_up_in_time(words: list[str], site: Site) -> None:
     with site.held(f"4121 {time.time()} {HOST} uv add\t0\tx/1/4121/1\n"):
         began = time.monotonic()
-        with site.waiting(*words, UV_MUTEX_TIMEOUT="1.5") as call:
+        with site.call(*words, UV_MUTEX_TIMEOUT="1.5") as call:
             _, stderr = call.communicate(timeout=60)
         assert 1.5 <= time.monotonic() - began < 20
     assert call.returncode == 75
@@ -226,7 +226,7 @@ def test_signals(number: signal.Signals, site: Site) -> None:
         time.sleep(0.7)
         for each in (two, one):
             each.send_signal(number)
-            assert each.wait(10) == -number
+            assert each.wait(60) == -number
         assert not list(site.folder.glob("waiting.*"))
     assert run(site.project, ["uv", "run", "true"], site.env).returncode == 0
 
@@ -249,17 +249,20 @@ def test_an_alarm_of_the_caller(site: Site) -> None:
 @both_launchers
 def test_the_wait_is_written_down(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "log"
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
         with site.held():
             plain = stack.enter_context(site.waiting("run", "true"))
             logged = stack.enter_context(site.waiting("run", "true", UV_MUTEX_LOG=str(log)))
             time.sleep(1)
         assert (plain.wait(60), logged.wait(60)) == (0, 0)
+    took = time.monotonic() - began
     found = {call["pid"]: call for call in site.calls()}
     for each in (plain, logged):
         call = found[each.pid]
-        assert (call["command"], call["prepared"], call["exit"], call["held"] < 0.5) == ("uv run", False, None, True)
-        assert 1 <= call["waited"] < 20
+        assert (call["command"], call["prepared"], call["exit"]) == ("uv run", False, None)
+        assert call["waited"] >= 1
+        assert call["waited"] + call["held"] < took + 0.1, "no second counts for both"
     assert read_log(log)[-1]["waited"] >= 1
 
 
@@ -478,10 +481,14 @@ class _Checked:
         return subprocess.Popen(words, executable=self.uv, env=self.env, cwd=self.root, stdout=pipe, stderr=pipe)
 
     def option(self, first: str = "uv", said: bytes = b"") -> bytes:
-        """What a call tells Python about the gate. It starts Python with the words of the call."""
+        """What a call tells Python about the gate. It starts Python with the words of the call.
+
+        :param said: a pattern for what it prints before.
+        """
         call = self.start(first)
         stdout, stderr = call.communicate(timeout=60)
-        assert (call.returncode, stderr) == (0, said), stdout
+        assert call.returncode == 0
+        assert re.fullmatch(said, stderr), (stdout, stderr)
         name, *words = stdout.split(b"\0")[:-1]
         assert (name, words[-2:]) == (b"guarded", [b"run", b"true"])
         return words[4]
@@ -526,7 +533,7 @@ def test_a_new_gate_is_as_the_old_one(checked: _Checked) -> None:
     old = checked.gate.read_bytes(), checked.gate.stat().st_mode
     with checked.gate.open() as passed:
         fcntl.flock(passed, fcntl.LOCK_EX)
-        option = checked.option(said=b"uv-mutex: waiting for other uv calls (2 s)\n")
+        option = checked.option(said=rb"uv-mutex: waiting for other uv calls \(\d s\)\n")
         assert re.fullmatch(rb"uv_mutex_gate=\d+/[1-9]\d*\.\d+", option)
         assert not os.path.samestat(os.fstat(passed.fileno()), checked.gate.stat())
     assert old == (checked.gate.read_bytes(), checked.gate.stat().st_mode)

@@ -101,16 +101,13 @@ def test_control_thirty_runs(index: LocalIndex, project_factory: Factory) -> Non
 
 def test_commands_of_runs_overlap(index: LocalIndex, project_factory: Factory) -> None:
     project = project_factory(dependencies=_wide(index))
-    env = project.env("0.7.8")
-    assert run(project, _SYNC, env).returncode == 0  # both loads find the cache warm
-    seconds = []
-    for command in (["true"], ["sleep", "3"]):
-        shutil.rmtree(project.venv)
-        outcomes = herd([["uv", "run", *command]] * 30, env=env, cwd=project.root)
-        assert not failures(outcomes), explain(outcomes)
-        seconds.append(_duration(outcomes))
-    # One after the other they would take 90 s, and with one held back twice 3 s.
-    assert seconds[1] < 3 + seconds[0] + 2.5, seconds
+    # Each goes on until all have started. One that is held back for the time of another's command would be missed.
+    started = project.root.parent / "started"
+    meet = (
+        f"echo >>{started}; for _ in $(seq 600); do [ $(wc -l <{started}) -lt 30 ] || exit 0; sleep 0.1; done; exit 1"
+    )
+    outcomes = herd([["uv", "run", "sh", "-c", meet]] * 30, env=project.env("0.7.8"), cwd=project.root)
+    assert not failures(outcomes), explain(outcomes)
 
 
 # --- 3: edits
@@ -147,8 +144,10 @@ def test_control_twenty_adds(uv_version: str, shelf: list[str], project_factory:
     env = project.env(uv_version, shimmed=False)
     outcomes = herd([["uv", "add", name] for name in shelf], env=env, cwd=project.root)
     said_done = len(shelf) - len(failures(outcomes))
-    assert said_done >= 15, explain(outcomes)
-    assert len(_State.read(project, env).declared) <= said_done / 2
+    assert said_done >= 10, explain(outcomes)
+    # By its text: two that write at once can leave what is no TOML.
+    text = project.pyproject.read_text()
+    assert sum(f'"{name}>=' in text for name in shelf) <= said_done / 2
 
 
 def _edits(shelf: list[str]) -> list[list[str]]:
@@ -180,9 +179,9 @@ def test_control_mixed_edits(uv_version: str, shelf: list[str], project_factory:
     project = project_factory(dependencies=shelf[10:])
     env = project.env(uv_version, shimmed=False)
     herd(_edits(shelf), env=env, cwd=project.root)
-    state = _State.read(project, env)
-    assert state.declared != {*shelf[:5], *shelf[15:]}
-    assert state.version != "0.1.5"
+    text = project.pyproject.read_text()  # two that write at once can leave what is no TOML
+    declared = {name for name in shelf if f'"{name}' in text}
+    assert declared != {*shelf[:5], *shelf[15:]} or 'version = "0.1.5"' not in text
 
 
 def _edits_and_runs(shelf: list[str]) -> list[list[str]]:
@@ -218,14 +217,16 @@ def _syncs_of_a_slow_build(
     project: Project, index: LocalIndex, uv_version: str = "newest", *, shimmed: bool
 ) -> list[Outcome]:
     env = project.env(uv_version, shimmed=shimmed, UV_LOCK_TIMEOUT="2")
-    make_sdist(index.folder, "slow", backend_source=slow_backend(_BUILD_SECONDS))
+    built = f"open({str(project.root.parent / 'built')!r}, 'a').write('x')"
+    make_sdist(index.folder, "slow", backend_source=slow_backend(_BUILD_SECONDS, built))
     return herd([_SYNC] * 10, env=env, cwd=project.root)
 
 
 def test_waiters_outlast_a_build_longer_than_uv_waits(index: LocalIndex, project_factory: Factory) -> None:
-    outcomes = _syncs_of_a_slow_build(project_factory(dependencies=["slow"]), index, shimmed=True)
+    project = project_factory(dependencies=["slow"])
+    outcomes = _syncs_of_a_slow_build(project, index, shimmed=True)
     assert not failures(outcomes), explain(outcomes)
-    assert _duration(outcomes) < 3 * _BUILD_SECONDS  # built once, not by one after the other
+    assert (project.root.parent / "built").read_text() == "x"  # once, not by one after the other
 
 
 @pinned_and_newest
@@ -363,14 +364,10 @@ def _checking(names: list[str]) -> str:
     return f"import {', '.join(names)}\nfor package in ({', '.join(names)},): package.check()"
 
 
-def _duration(outcomes: list[Outcome]) -> float:
-    return max(outcome.end for outcome in outcomes) - min(outcome.start for outcome in outcomes)
-
-
 def _assert_fails_soon(load: Callable[[], list[Outcome]]) -> None:
     """At least one call of the load fails, if not the first time, then the next."""
     rounds = []
-    for _ in range(5):
+    for _ in range(8):
         rounds.append(load())
         if failures(rounds[-1]):
             return

@@ -123,7 +123,7 @@ def test_control_jobs(uv_version: str, kind: str, scripts: _Scripts, index: Loca
     names = _wide(index)
     scripts.write(*names, body=_checking(names))
     env = scripts.env(uv_version, shimmed=False)
-    for _ in range(3):
+    for _ in range(8):
         if failures(scripts.jobs(env, _COMMANDS[kind])):
             return
         shutil.rmtree(scripts.cache / _ENVIRONMENTS)

@@ -290,7 +290,8 @@ def test_looking_all_the_time_costs_nobody_the_lock(project: Project) -> None:
                 assert run(project, ["uv", "run", "true"], env).returncode == 0
         finally:
             looking.kill()
-    assert all(call["waited"] < 0.1 for call in seen(project)["calls"])
+    # It has the lock for some microseconds, or for longer where it loses its core just then.
+    assert sum(call["waited"] >= 0.1 for call in seen(project)["calls"]) <= 2
 
 
 def test_levels_below_the_holder(project: Project) -> None:
