@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.runs import leave, line, own_file
 
 from uv_mutex import files
 from uv_mutex.locking import process
-from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile
+from uv_mutex.locking.lock_file import EnvironmentFolder, LockFile, LockTarget
 from uv_mutex.locking.process import Process
 from uv_mutex.records import runs
 from uv_mutex.shim import recent_runs
@@ -44,6 +45,16 @@ def seconds(environment: Path, *targets: LockFile | EnvironmentFolder) -> float:
     began = time.monotonic()
     recent_runs.outlast(str(environment), targets)
     return time.monotonic() - began
+
+
+def waits(environment: Path, *targets: LockFile | EnvironmentFolder) -> bool:
+    """Whether an edit waits at all."""
+    return recent_runs.outlast(str(environment), targets)
+
+
+def waits_until(past: float, environment: Path, *targets: LockFile | EnvironmentFolder) -> bool:
+    """Whether an edit waits until two seconds are over since a time; for a test that is held up, that is soon."""
+    return seconds(environment, *targets) < 8 and time.time() - past > 1.9
 
 
 def test_what_is_written_is_read(environment: Path, lock: LockFile) -> None:
@@ -98,7 +109,7 @@ def test_nowhere_where_neither_can_be_written(tmp_path: Path, capfd: pytest.Capt
     for target in (LockFile(str(tmp_path / "missing")), EnvironmentFolder(str(tmp_path / "env"))):
         runs.append(str(tmp_path / "env"), [target], runs.RUN)
         assert runs.find(str(tmp_path / "env"), [target]) == []
-        assert seconds(tmp_path / "env", target) < 0.2
+        assert not waits(tmp_path / "env", target)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 
@@ -152,27 +163,29 @@ def test_other_lines_are_passed_over(text: str, name: str, environment: Path) ->
     path = own_file(environment).with_name(name)
     path.write_bytes(b"\xff\x00\n" + text.encode())
     assert [run for file in runs.find(str(environment), []) for run in file.runs()] == []
-    assert seconds(environment) < 0.2
+    assert not waits(environment)
 
 
 def test_what_is_no_file_hides_no_other(environment: Path) -> None:
+    since = time.time()
     leave(environment, elsewhere())
     folder = own_file(environment).parent
     (folder / "runs.0").symlink_to("runs.0")
     (folder / "runs.1").mkdir()
     os.mkfifo(folder / "runs.2")
     (folder / _MINE).mkdir()
-    assert 1.5 < seconds(environment) < 3
+    assert waits_until(since, environment)
 
 
 @pytest.mark.slow
 def test_all_other_hosts_are_given_two_seconds_at_once(environment: Path, lock: LockFile) -> None:
     # Their clocks are an hour ahead, or behind; the file server's counts.
     for number in range(500):
+        since = time.time()
         leave(environment, elsewhere(number), ago=3600 * (number % 3 - 1))
-    assert 1.5 < seconds(environment, lock) < 3.5
+    assert waits_until(since, environment, lock)
     assert not [path for path in own_file(environment).parent.iterdir() if path.name != _MINE]
-    assert seconds(environment, lock) < 0.2
+    assert not waits(environment, lock)
 
 
 @pytest.mark.slow
@@ -180,20 +193,41 @@ def test_by_the_clock_of_the_file_server(environment: Path) -> None:
     file = leave(environment, elsewhere(), ago=-3600)
     old = time.time() - 1.2
     os.utime(file, (old, old))
-    assert 0.4 < seconds(environment) < 1.2
+    assert waits_until(old, environment)
     file = leave(environment, elsewhere(), ago=-3600)
     os.utime(file, (old - 2, old - 2))
-    assert seconds(environment) < 0.2
+    assert not waits(environment)
     file = leave(environment, elsewhere())
     os.utime(file, (old + 3600, old + 3600))
-    assert seconds(environment) < 3
+    assert seconds(environment) < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", ["another host's", "another container's"])
+def test_files_that_take_long_to_read_are_outlasted_as_well(
+    whose: str, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that a file server takes is not counted twice."""
+    me = process.this_process()
+    run = elsewhere() if whose == "another host's" else Process(me.boot, "1", 1, "1")
+    find = runs.find
+
+    def slowly(folder: str, targets: Iterable[LockTarget]) -> list[runs.RunFile]:
+        time.sleep(1)
+        return find(folder, targets)
+
+    monkeypatch.setattr(runs, "find", slowly)
+    since = time.time()
+    leave(environment, run)
+    assert waits_until(since, environment)
 
 
 @pytest.mark.slow
 def test_beside_the_lock_it_counts_as_well(environment: Path, lock: LockFile) -> None:
     own_file(environment).parent.touch()
+    since = time.time()
     leave(environment.parent, elsewhere())
-    assert 1.5 < seconds(environment, lock) < 3
+    assert waits_until(since, environment, lock)
 
 
 @pytest.mark.slow
@@ -203,15 +237,19 @@ def test_of_this_kernel_but_not_visible(part: str, environment: Path) -> None:
     me = process.this_process()
     run = Process(me.boot, me.namespace, os.getppid(), process.start_time(os.getppid()))
     setattr(run, part, "1")
+    since = time.time() - 1
     leave(environment, run, ago=1)
-    assert seconds(environment) == pytest.approx(1 if part == "namespace" else 0, abs=0.5)
+    if part == "namespace":
+        assert waits_until(since, environment)
+    else:
+        assert not waits(environment)
 
 
 def test_ancestors_wait_for_us_and_their_records_stay(environment: Path) -> None:
     for each in process.ancestors():
         leave(environment, each)
     before = own_file(environment).read_text()
-    assert seconds(environment) < 0.2
+    assert not waits(environment)
     assert own_file(environment).read_text() == before, "others must wait for them"
 
 
@@ -219,7 +257,7 @@ def test_a_run_of_long_ago(environment: Path) -> None:
     me = process.this_process()
     leave(environment, Process(me.boot, "1", 1, "1"), ago=11)
     leave(environment, process.ancestors()[-1], ago=3600)
-    assert seconds(environment) < 0.2
+    assert not waits(environment)
     assert not own_file(environment).exists()
 
 
@@ -228,13 +266,14 @@ def test_a_line_from_the_future_neither_stalls_nor_blinds(environment: Path) -> 
     me = process.this_process()
     leave(environment, Process(me.boot, "1", 1, "1"), ago=0.5)
     text = line(Process(me.boot, me.namespace, os.getppid(), "1"), ago=-3600)
+    since = time.time()
     with own_file(environment).open("a") as file:
         file.write(text)
-    assert 1 < seconds(environment) < 3
+    assert waits_until(since, environment)
     own_file(environment).write_text(text)
     old = time.time() - 5
     os.utime(own_file(environment), (old, old))
-    assert seconds(environment) < 0.2
+    assert not waits(environment)
 
 
 @pytest.mark.parametrize("moment", ["after it is listed", "after it is opened"])
@@ -242,6 +281,7 @@ def test_a_file_that_becomes_the_old_one_while_it_is_read(
     moment: str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As over NFS, where calls that are about to wait for this one may still append."""
+    since = time.time()
     path, stat_on_server = leave(environment, elsewhere()), files.stat_on_server
     renamed: list[Path] = []
 
@@ -253,5 +293,5 @@ def test_a_file_that_becomes_the_old_one_while_it_is_read(
         return found or stat_on_server(name)
 
     monkeypatch.setattr(files, "stat_on_server", slow)
-    assert seconds(environment) > 1.5
+    assert waits_until(since, environment)
     assert renamed

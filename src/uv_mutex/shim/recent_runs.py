@@ -41,7 +41,7 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
     :param targets: the locks. This call holds all of them.
     :returns: whether there was a run to wait for.
     """
-    began, waited = time.monotonic(), False
+    waited = False
     # A call that is about to see this one, and to wait, may make a long file the old one meanwhile.
     for _ in range(_READINGS):
         before = runs.inodes(environment, targets)
@@ -50,12 +50,12 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
         recent = _RecentRuns(runs.find(environment, targets))
         if runs.inodes(environment, targets).items() >= before.items():
             break
-    for file, run, age in recent.visible:
-        in_time = _outlast(file, run, began + _LONGEST_SECONDS - age)
+    for file, run, recorded in recent.visible:
+        in_time = _outlast(file, run, recorded + _LONGEST_SECONDS)
         if in_time is None:
-            recent.unseen_age = min(recent.unseen_age, age)
+            recent.unseen_since = max(recent.unseen_since, recorded)
         waited = waited or bool(in_time)
-    rest = began + _UNSEEN_SECONDS - recent.unseen_age - time.monotonic()
+    rest = recent.unseen_since + _UNSEEN_SECONDS - time.monotonic()
     if rest > 0:
         time.sleep(rest)
         waited = True
@@ -66,19 +66,22 @@ def outlast(environment: str, targets: "Iterable[LockTarget]") -> bool:
 class _RecentRuns:
     """The runs of the last seconds.
 
-    ``visible``: those that this process may be able to see, the file of each, and its age in seconds. ``unseen_age``:
-    the age of the youngest of all others, in seconds; infinite if there is none. ``outlasted``: the files that nobody
-    needs once this process has waited. The others have runs that wait for this process itself, as it is their command,
-    or belongs to a build that their check has started.
+    All times are of the monotonic clock, so that they stay right however long it takes to read many files.
+
+    ``visible``: those that this process may be able to see, the file of each, and when it was recorded.
+    ``unseen_since``: when the youngest of all others was recorded; minus infinity if there is none. ``outlasted``: the
+    files that nobody needs once this process has waited. The others have runs that wait for this process itself, as it
+    is their command, or belongs to a build that their check has started.
     """
 
-    __slots__ = ("_server_times", "outlasted", "unseen_age", "visible")
+    __slots__ = ("_ahead", "outlasted", "unseen_since", "visible")
 
     def __init__(self, found: "Iterable[RunFile]") -> None:
         self.visible: list[tuple[RunFile, Run, float]] = []
-        self.unseen_age = float("inf")
+        self.unseen_since = float("-inf")
         self.outlasted: list[RunFile] = []
-        self._server_times: dict[str, float | None] = {}
+        #: By how much the clock of a folder's file server is ahead of the monotonic clock.
+        self._ahead: dict[str, float | None] = {}
         for file in found:
             awaited = self._add_own(file) if file.is_own else self._add_other(file)
             if not awaited:
@@ -86,14 +89,16 @@ class _RecentRuns:
 
     def _add_other(self, file: "RunFile") -> bool:
         """Add the last run of another kernel; none of them can wait for this process."""
-        age = self._age(file)
-        if age < _UNSEEN_SECONDS and any(file.runs()):  # 500 hosts have many old files: they are not read
-            self._add_unseen(age)
+        written = self._written(file)
+        # 500 hosts have many old files: they are not read.
+        if time.monotonic() - written < _UNSEEN_SECONDS and any(file.runs()):
+            self._add_unseen(written)
         return False
 
     def _add_own(self, file: "RunFile") -> bool:
         """Add the runs of this kernel, whose clock is that of this process; return whether one waits for it."""
-        above, now, awaited = process.ancestors(), time.time(), False
+        above, awaited = process.ancestors(), False
+        now, clock = time.time(), time.monotonic()
         for run in file.runs():
             age = now - run.time
             if age >= _LONGEST_SECONDS:
@@ -101,22 +106,23 @@ class _RecentRuns:
             if run.process in above:
                 awaited = True
             elif age < -_ROUNDING_SECONDS:  # the clock was put back, or it is no record of ours
-                self._add_unseen(self._age(file))
+                self._add_unseen(self._written(file))
             elif run.process.is_visible:
-                self.visible.append((file, run, max(0.0, age)))
+                self.visible.append((file, run, clock - max(0.0, age)))
             else:
-                self._add_unseen(max(0.0, age))
+                self._add_unseen(clock - max(0.0, age))
         return awaited
 
-    def _add_unseen(self, age: float) -> None:
-        self.unseen_age = min(self.unseen_age, age)
+    def _add_unseen(self, recorded: float) -> None:
+        self.unseen_since = max(self.unseen_since, recorded)
 
-    def _age(self, file: "RunFile") -> float:
-        """The age of the last line of a file. The clocks of hosts differ, so the file server says it."""
-        if file.folder not in self._server_times:
-            self._server_times[file.folder] = runs.server_time(file.folder)
-        now = self._server_times[file.folder]
-        return 0.0 if now is None else max(0.0, now - file.mtime)
+    def _written(self, file: "RunFile") -> float:
+        """When the last line of a file was written. The clocks of hosts differ, so the file server says it."""
+        if file.folder not in self._ahead:
+            now = runs.server_time(file.folder)
+            self._ahead[file.folder] = None if now is None else now - time.monotonic()
+        ahead, clock = self._ahead[file.folder], time.monotonic()
+        return clock if ahead is None else min(clock, file.mtime - ahead)
 
 
 def _outlast(file: "RunFile", run: "Run", until: float) -> bool | None:
