@@ -268,7 +268,7 @@ def test_an_edit_that_begins_between_look_and_record(
             compiled.unlink()
     make_wheel(index.folder, "pkg")
     project = project_factory()
-    log, slow_uv, held_up, end = (tmp_path / name for name in ("log", "slow-uv", "held-up", "end"))
+    log, slow_uv, held_up, end = [tmp_path / name for name in ("log", "slow-uv", "held-up", "end")]
     slow_uv.write_text(_SLOW_UV.format(log=log, uv=uv("newest"), go=end))
     slow_uv.chmod(0o755)
     env = project.env("newest", shimmed=False, UV_MUTEX_BACKEND="lease", UV_MUTEX_UV=str(slow_uv))
@@ -276,8 +276,7 @@ def test_an_edit_that_begins_between_look_and_record(
     for _ in range(2):
         assert run(project, ["uv", "sync"], env).returncode == 0
     log.write_text("")
-    command = [prefix / "bin/uv", "sync"]
-    sync = subprocess.Popen(command, env={**env, "HELD_UP": str(held_up)}, cwd=project.root)
+    sync = subprocess.Popen([prefix / "bin/uv", "sync"], env={**env, "HELD_UP": str(held_up)}, cwd=project.root)
     wait_until(held_up.exists)
     add = subprocess.Popen([prefix / "bin/uv", "add", "pkg"], env=env, cwd=project.root)
     wait_until(lambda: "in add" in log.read_text())

@@ -52,7 +52,7 @@ def waits(environment: Path) -> bool:
 
 
 @contextmanager
-def uv(program: str, *, seconds: float | None = None, **environ: str) -> Iterator[Process]:
+def uv(program: str, seconds: float | None = None, **environ: str) -> Iterator[Process]:
     """A Python process that stands in for uv: it runs this, and has said so.
 
     :param seconds: how long it lives after that; None to the end of the context.
@@ -110,7 +110,7 @@ def test_a_uv_that_checks_is_waited_for(
 @pytest.mark.parametrize("depth", [None, "0", "3"])
 def test_a_uv_that_started_its_command_is_not(depth: str | None, environment: Path) -> None:
     own = {} if depth is None else {_DEPTH: depth}
-    with uv(with_child({**_USER, _DEPTH: str(int(depth or 0) + 1)}), **own) as run:
+    with uv(with_child({**_USER, _DEPTH: str(int(depth or 0) + 1)}), None, **own) as run:
         leave(environment, run)
         assert not waits(environment)
 
@@ -169,7 +169,12 @@ def test_a_run_that_is_taken_back_meanwhile(kind: str, environment: Path) -> Non
     with uv(_WAITS) as run:
         leave(environment, run, kind)
         taken_back = threading.Event()
-        timer = threading.Timer(0.5, lambda: (taken_back.set(), leave(environment, run, runs.VOID)))
+
+        def take_back() -> None:
+            taken_back.set()
+            leave(environment, run, runs.VOID)
+
+        timer = threading.Timer(0.5, take_back)
         timer.start()
         assert seconds(environment) < _WELL_BELOW_TEN
         assert taken_back.is_set()

@@ -136,9 +136,11 @@ def test_upgrade_and_downgrade_while_calls_run(user: User, newer: Path, index: L
     try:
         for wheel in (newer, older):
             go_on()
-            remove = "" if in_place else "uv-mutex uninstall; sleep 0.5; "
-            script = f"PATH={path}; {remove}uv tool install -q --force {wheel}; hash -r; uv-mutex install"
-            user.shell(script)
+            if not in_place:
+                user.shell(f"PATH={path}; uv-mutex uninstall")
+                go_on()  # a call that began before ends by then
+                go_on()
+            user.shell(f"PATH={path}; uv tool install -q --force {wheel}; hash -r; uv-mutex install")
             versions.append(user.shell(f"PATH={path}; uv-mutex --version").split()[1])
         go_on()
     finally:

@@ -57,7 +57,12 @@ def test_an_answer_that_comes_after_the_end_kills_nobody(
 ) -> None:
     """The control is the test above: the same answer while the child runs."""
     asked = tmp_path / "asked"
-    monkeypatch.setattr(_asked, "set", lambda: (threading.Event.set(_asked), asked.touch()))
+
+    def tell_the_child() -> None:
+        threading.Event.set(_asked)
+        asked.touch()
+
+    monkeypatch.setattr(_asked, "set", tell_the_child)
     code = 'until [ -e "$0" ]; do sleep 0.02; done'
     assert _start("/bin/sh", "-c", code, str(asked)).ok
     assert _asked.is_set(), "the watchdog was asking when the child ended"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -411,10 +411,17 @@ def test_uv_is_not_asked_where_python_can_read_all(tmp_path: Path) -> None:
     assert project.find(parse("sync"), settings(), lambda _: True, never)
 
 
-def test_an_empty_file_that_uv_is_writing_is_read_again(tmp_path: Path) -> None:
+def test_an_empty_file_that_uv_is_writing_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pyproject.toml"
     path.touch()
-    writer = threading.Timer(0.015, path.write_text, args=("[project]\n",))
-    writer.start()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            path.write_text("[project]\n")
+
+    monkeypatch.setattr(time, "sleep", sleep)
     assert pyproject.read_text(str(path)) == "[project]\n"
-    writer.join()
+    assert len(slept) == 2
+    assert 0.01 <= sum(slept) < 0.1

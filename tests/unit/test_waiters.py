@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,11 @@ def test_a_wait_shows_after_a_while(lock: LockFile, monkeypatch: pytest.MonkeyPa
     held = acquire.take(lock, WaitBudget(1, quiet=True))
     sign = _mine(lock)
     seen: list[object] = []
+    began = time.monotonic()
 
     def look() -> None:
         time.sleep(0.25)
-        seen.append(sign.exists())
+        seen.append(sign.exists() and time.monotonic() - began < 2)
         wait_until(sign.exists)
         sign.unlink()  # as `git clean -fdx` does
         wait_until(lambda: bool(waiters.read(lock)))  # the file is empty for a moment
@@ -74,6 +76,26 @@ def test_none_where_an_environments_folder_is_locked(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+class _Clock:
+    """In place of the module `time`: only a sleep takes time there, and then something can happen."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self.later: list[tuple[float, Callable[[], object]]] = []
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        for at, call in self.later[:1]:
+            if self._now >= at:
+                self.later.clear()
+                call()
+
+
 def test_a_wait_without_a_thread(
     lock: LockFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,9 +104,8 @@ def test_a_wait_without_a_thread(
     def start(_thread: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    held = acquire.take(lock, WaitBudget(1, quiet=True))
-    releasing = threading.Timer(2, held.release)
-    releasing.start()
+    held, clock = acquire.take(lock, WaitBudget(1, quiet=True)), _Clock()
+    monkeypatch.setattr(wait, "time", clock)
     monkeypatch.setattr(threading.Thread, "start", start)
     monkeypatch.setattr(wait, "_SILENT_SECONDS", 0.2)
     monkeypatch.setattr(wait, "_SHOW_SECONDS", 0.1)
@@ -94,9 +115,9 @@ def test_a_wait_without_a_thread(
     assert "uv-mutex: waiting for other uv calls (0 s)" in capfd.readouterr().err
     shown: list[bool] = []
     monkeypatch.setattr(waiters.WaiterFile, "remove", lambda _sign: shown.append(_mine(lock).exists()))
+    clock.later.append((2.0, held.release))
     acquire.take(lock, WaitBudget(30, quiet=True)).release()
     assert shown == [True]
-    releasing.join()
 
 
 def _left(lock: LockFile, name: str, *, age: float) -> Path:
