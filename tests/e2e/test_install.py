@@ -326,7 +326,7 @@ def test_a_waiting_call_outlives_upgrades(project: Project, prefix: Path, other_
     with (project.root / ".uv-mutex/lock").open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen([shim.uv, "sync", "-q"], cwd=project.root, env=env, stderr=subprocess.PIPE)
-        time.sleep(0.5)
+        wait_until(lambda: is_blocked(waiting.pid))
         for number in range(3):
             with (other_sources / "src/uv_mutex/__init__.py").open("a") as file:
                 file.write(f"# {number}\n")
