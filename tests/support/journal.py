@@ -11,6 +11,8 @@ from support.wheels import slow_backend
 
 # The journal lies on this machine, not on the volume under test. Its clock is this machine's for all kernels. The build
 # is inside only as long as its uv lives: that dies with its shim, and the build, no child of the shim, a moment later.
+# So a time is noted only if uv was seen alive after it: a build that was not run for a while must not say that it was
+# inside when its uv was dead and the next one had begun.
 _SOURCE = """
 import socket
 parent = os.getppid()
@@ -18,20 +20,29 @@ if parent == 1:
     sys.exit(1)  # its uv is dead already
 with open(f"/proc/{{parent}}/stat") as file:
     shim = file.read().rpartition(")")[2].split()[1]
+if shim == "1":
+    time.sleep(0.5)  # either that is the shim, or the shim was killed this moment, and uv will be
 namespace = os.stat("/proc/self/ns/pid").st_ino
-def note(what):
-    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{time.time()}}\\n"
+def note(what, when):
+    line = f"{{what}} {{socket.gethostname()}} {{namespace}} {{shim}} {{parent}} {{when}}\\n"
     journal = os.open({path}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(journal, line.encode())
     os.close(journal)
-note("enter")
+when = time.time()
+if os.getppid() != parent:
+    sys.exit(1)
+note("enter", when)
 until = time.monotonic() + float(os.environ.get("BUILD_SECONDS", "0.1"))
-while time.monotonic() < until:
+is_over = False
+while not is_over:
+    is_over = time.monotonic() >= until or os.path.exists(os.environ.get("BUILD_UNTIL", ""))
+    when = time.time()
     if os.getppid() != parent:
-        note("orphan")
+        note("orphan", when)
         sys.exit(1)
-    time.sleep(0.01)
-note("leave")
+    if not is_over:
+        time.sleep(0.01)
+note("leave", when)
 """
 
 
@@ -51,7 +62,10 @@ class Entry:
 
 
 class Journal:
-    """What the builds of a project wrote. Those of one that is given BUILD_SECONDS in its environment take as long."""
+    """What the builds of a project wrote.
+
+    A build takes as long as BUILD_SECONDS in its environment says, or until there is a file BUILD_UNTIL.
+    """
 
     def __init__(self, path: Path, *, apart: bool = False) -> None:
         """:param apart: a file for each line, since two kernels can't append to one file of this machine."""
