@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from support.herd import explain, failures, herd
 from support.host import Host, calls, project_on
 from support.index import LocalIndex
 from support.journal import Journal
+from support.terminal import wait_until
 from support.wheels import make_wheel
 
 ENVIRONMENTS_EACH = 25
@@ -65,17 +68,29 @@ def test_projects_that_share_an_environment_queue(pair: Sequence[Host], index: L
     for project in projects:
         done = pair[0].run(["uv", "lock"], pair[0].env("newest", shimmed=False), project)
         assert done.returncode == 0, done.stderr.decode()
-    commands = [
-        host.enter(
-            ["uv", "sync", "--frozen", "--inexact"],
-            env=host.env("newest", BUILD_SECONDS="3", UV_PROJECT_ENVIRONMENT=host.path("common/venv")),
-            cwd=host.path(project),
-        )
-        for host, project in zip(pair, projects, strict=True)
-    ]
-    outcomes = herd(commands, env={}, cwd=Path("/"))
-    assert not failures(outcomes), explain(outcomes)
+    go = tmp_path / "go"
+    variables = {"UV_PROJECT_ENVIRONMENT": pair[0].path("common/venv"), "BUILD_SECONDS": "100", "BUILD_UNTIL": str(go)}
+    words = ["uv", "sync", "--frozen", "--inexact"]
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        return pair[number].start(words, {**pair[number].env("newest"), **variables}, projects[number])
+
+    def is_waited_for() -> bool:
+        env = {**pair[1].env("newest"), **variables}
+        done = pair[1].run(["uv-mutex", "status", "--json"], env, projects[1])
+        assert done.returncode == 0, done.stderr.decode()
+        return any(lock["waiting"] for lock in json.loads(done.stdout)["locks"])
+
+    started = [start(0)]
+    journal.wait(lambda entry: entry.what == "enter", timeout=60)
+    started.append(start(1))
+    wait_until(is_waited_for)
+    assert [(entry.what, entry.host) for entry in journal.entries()] == [("enter", "host-a")]
+    go.touch()
+    for call in started:
+        _, said = call.communicate(timeout=120)
+        assert call.returncode == 0, said.decode()
     assert [entry.what for entry in journal.entries()] == ["enter", "leave", "enter", "leave"]
-    assert max(line["waited"] for line in calls(pair)) > 2
+    assert max(line["waited"] for line in calls(pair)) > 0
     python = [pair[1].path("common/venv/bin/python"), "-c", "import one, two"]
     assert pair[1].run(python, {}).returncode == 0

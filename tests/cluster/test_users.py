@@ -18,6 +18,7 @@ from support.herd import Outcome, explain, failures, herd, read_log
 from support.index import LocalIndex
 from support.journal import Journal
 from support.project import Project
+from support.terminal import wait_until
 from support.users import ALICE, BOB, GROUP, ROOT, acting_as, everybodys_python, install_for_everybody
 from support.uvs import uv
 from support.wheels import make_wheel
@@ -102,14 +103,25 @@ def machine(index: LocalIndex) -> Iterator[Machine]:
 
 def waits(machine: Machine, holder: int, waiter: int, umask: str = "022") -> None:
     """While one user builds, another waits for it; both end well, and nobody was inside together."""
-    holding = machine.command(holder, ["uv", "sync", "--reinstall-package", "demo"], umask, BUILD_SECONDS="5")
-    waiting = ["sh", "-c", 'while [ "$(wc -l < "$0")" = "$1" ]; do sleep 0.1; done; shift; exec "$@"']
-    lines = str(len(machine.journal.entries()))
-    waiting += [str(machine.journal.path), lines, *machine.command(waiter, ["uv", "sync"], umask)]
-    outcomes = machine.herd(holding, waiting)
-    assert not failures(outcomes), explain(outcomes)
-    assert b"uv-mutex: waiting for uv sync (pid " in outcomes[1].stderr
-    assert max(line["waited"] for line in read_log(machine.folder / "log")) > 2
+    go, said, before = machine.folder / "go", machine.folder / "said", len(machine.journal.entries())
+    words = ["uv", "sync", "--reinstall-package", "demo"]
+    command = machine.command(holder, words, umask, BUILD_SECONDS="100", BUILD_UNTIL=str(go))
+    holding = subprocess.Popen(command, cwd=machine.project, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: len(machine.journal.entries()) > before)
+        with said.open("wb") as file:
+            command = machine.command(waiter, ["uv", "sync"], umask)
+            waiting = subprocess.Popen(command, cwd=machine.project, stderr=file)
+        wait_until(lambda: b"uv-mutex: waiting for uv sync (pid " in said.read_bytes(), explain=said.read_text)
+        assert [entry.what for entry in machine.journal.entries()[before:]] == ["enter"]
+    finally:
+        go.touch()
+    _, complaints = holding.communicate(timeout=60)
+    assert holding.returncode == 0, complaints.decode()
+    assert waiting.wait(60) == 0, said.read_text()
+    go.unlink()
+    # It says so after two seconds.
+    assert max(line["waited"] for line in read_log(machine.folder / "log")) >= 2
 
 
 @pytest.mark.parametrize(("umask", "backend"), [("002", ""), ("022", ""), ("002", "lease")])
