@@ -68,7 +68,7 @@ class LocalIndex:
             self._servers[-1].serve_forever(0.05)
 
         threading.Thread(target=serve, daemon=True).start()
-        assert ready.wait(10), "no index there"
+        assert ready.wait(60), "no index there"
 
     def reset(self) -> None:
         """Count from zero again."""
