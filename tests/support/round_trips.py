@@ -9,10 +9,10 @@ from pathlib import Path
 
 from support.nfs import NfsHost
 
-#: Runs in the client. Prints, for each PATH, the operations of a call, by name: a mean of some calls. NFSv3 locks by
-#: another protocol, which is not counted there.
+#: Runs in the client. Prints, for each PATH, the operations of a call, by name: each the median of some calls, since
+#: attributes that time out just then add ten to one of them. NFSv3 locks by another protocol, which is not counted.
 _COUNT = r"""
-import json, os, subprocess, sys
+import json, os, statistics, subprocess, sys
 mount, rounds, remembered, *paths = sys.argv[1:]
 def operations():
     found, is_here = {}, False
@@ -31,13 +31,13 @@ def count():
     before = operations()
     subprocess.run(["uv", "run", "--quiet", "true"], env={**os.environ, "PATH": path}, check=True)
     return {name: number - before.get(name, 0) for name, number in operations().items()}
-means = []
+medians = []
 for path in paths:
     for _ in range(2):
         count()
     counted = [count() for _ in range(int(rounds))]
-    means.append({name: sum(each.get(name, 0) for each in counted) / len(counted) for name in counted[-1]})
-print(json.dumps(means))
+    medians.append({name: statistics.median(each.get(name, 0) for each in counted) for name in counted[-1]})
+print(json.dumps(medians))
 """
 
 
