@@ -229,12 +229,21 @@ def create_private(path: str, content: bytes) -> None:
 def reread_folder(path: str) -> None:
     """Make a network file system ask its server what is in a folder: NFS does so when the folder is opened.
 
-    Until then it may believe for a minute in a file that is gone, or that one which is there is not.
+    Until then it may believe for a minute in a file that is gone, or that one which is there is not. NFSv3 goes by the
+    time of the folder, which stays the same where it changes twice within one tick of the server's clock, some
+    milliseconds. So what was listed before is dropped in any case. That does not help who looks for one file by its
+    name: it may be listed, and yet not be found.
     """
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:  # gone, or not ours to read
+        return
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:  # this file system keeps nothing
         pass
+    finally:
+        os.close(fd)
 
 
 def stat_on_server(path: str) -> os.stat_result:

@@ -31,17 +31,17 @@ from uv_mutex.locking.lock_file import LockFile
 from uv_mutex.locking.wait_budget import WaitBudget
 from uv_mutex.records import runs
 from uv_mutex.shim import recent_runs
-environment, target, busy, done = f"{root}/.venv", LockFile(root), f"{root}/busy", f"{root}/done"
+environment, target = f"{root}/.venv", LockFile(root)
 until = time.monotonic() + 90
-def is_there(path):
+def names():
     files.reread_folder(root)
-    return os.path.exists(path)
+    return os.listdir(root)
 """
 # As a fresh `uv run` that another host's edit must not disturb: looks, compares, leaves its record, looks, checks.
 _RUNS = f"""{_BEGIN}
 checks = disturbed = 0
 open(f"{{root}}/reader.{{os.getpid()}}", "w").close()
-while not is_there(done) and time.monotonic() < until:
+while "done" not in names() and time.monotonic() < until:
     lock = observed_lock.observe(target)
     if lock is None:  # what this host has in memory stays old until somebody takes the lock
         lock_set.release(lock_set.take([target], WaitBudget(None, quiet=True), {{}}, shared=True))
@@ -54,7 +54,7 @@ while not is_there(done) and time.monotonic() < until:
     checks += 1
     end = time.monotonic() + 0.2
     while time.monotonic() < end:
-        if is_there(busy):
+        if "busy" in names():
             disturbed += 1
             break
         time.sleep(0.01)
@@ -63,19 +63,18 @@ print(checks, disturbed)
 _EDITS = f"""{_BEGIN}
 readers = 0
 while readers < {READERS} and time.monotonic() < until:
-    files.reread_folder(root)
-    readers = sum(name.startswith("reader.") for name in os.listdir(root))
+    readers = sum(name.startswith("reader.") for name in names())
     time.sleep(0.02)
 for _ in range({EDITS}):
     (lock,) = lock_set.take([target], WaitBudget(None, quiet=True), {{}}, shared=False)
     network_cache.reread(root, [root, environment, f"{{environment}}/.uv-mutex"])
     recent_runs.outlast(environment, [target])
-    open(busy, "w").close()
+    open(f"{{root}}/busy", "w").close()
     time.sleep(0.3)
-    os.unlink(busy)
+    os.unlink(f"{{root}}/busy")
     lock.release()
     time.sleep(random.uniform(0.2, 2))
-open(done, "w").close()
+open(f"{{root}}/done", "w").close()
 print(readers)
 """
 # A look at a lock that was taken before.

@@ -370,6 +370,24 @@ def test_a_file_server_that_lost_sight_of_it_is_asked_again(
     held.release()
 
 
+def test_one_that_the_server_lists_and_this_host_does_not_find(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cluster/test_server_ticks.py has a real server. Nobody gets in, and nobody takes it away."""
+    held = _take(lock)
+    real = os.open
+
+    def not_found(path: str, flags: int, *rest: Any, **options: Any) -> int:
+        if path == lease.marker(lock) and not flags & os.O_CREAT:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return real(path, flags, *rest, **options)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(os, "open", not_found)
+        assert _is_busy(lock, shared=True)
+        assert not lease_marker.DeadOwnerWatcher(lease.marker(lock), 0.0).clear()
+    held.release()
+    assert not _is_busy(lock)
+
+
 @pytest.mark.parametrize("when", ["before it is taken", "just after"])
 def test_a_folder_that_is_removed(lock: LockFile, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """`git clean -fdx` at the worst moment: the lease is taken anew, in the new folder."""

@@ -10,6 +10,7 @@ import errno
 import os
 import time
 
+from uv_mutex import files
 from uv_mutex.locking import process
 from uv_mutex.locking.lock_file import PAUSE_SECONDS
 
@@ -51,6 +52,10 @@ class Sight:
                 owner = process.decode(line[len(_PROCESS) :].decode("ascii", "replace"))
                 return owner is not None and owner.is_alive is False
         return False
+
+
+#: What a marker looks like that the server lists, and this host does not find for a while.
+_UNFOUND = Sight(b"", 0)
 
 
 def content(lease_seconds: float) -> bytes:
@@ -95,20 +100,26 @@ def look(path: str) -> Sight | None:
     """
     for attempt in range(_ATTEMPTS):
         try:
-            # NFS remembers for up to a minute that there was no such file, unless the folder is opened.
-            os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY))
+            files.reread_folder(os.path.dirname(path))
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 return Sight(os.read(fd, _LIMIT), os.fstat(fd).st_mtime_ns)
             finally:
                 os.close(fd)
         except FileNotFoundError:
-            return None
+            return _UNFOUND if _is_listed(path) else None
         except OSError as error:  # ESTALE: another host replaces it at this moment, so nobody knows
             if error.errno != errno.ESTALE or attempt == _ATTEMPTS - 1:
                 raise
         time.sleep(PAUSE_SECONDS)
     return None
+
+
+def _is_listed(path: str) -> bool:
+    try:
+        return os.path.basename(path) in os.listdir(os.path.dirname(path))
+    except FileNotFoundError:
+        return False
 
 
 def renew(path: str) -> None:

@@ -137,6 +137,7 @@ def inodes(environment: str, targets: "Iterable[LockTarget]") -> dict[tuple[str,
     """
     found = {}
     for folder in _folders(environment, targets):
+        files.reread_folder(folder)
         try:
             with os.scandir(folder) as entries:
                 found.update({(folder, each.name): each.inode() for each in entries if each.name.startswith(PREFIX)})
