@@ -98,8 +98,9 @@ class _RecentRuns:
     def _add_own(self, file: "RunFile") -> bool:
         """Add the runs of this kernel, whose clock is that of this process; return whether one waits for it."""
         above, awaited = process.ancestors(), False
+        found = list(file.runs())
         now, clock = time.time(), time.monotonic()
-        for run in file.runs():
+        for run in found:
             age = now - run.time
             if age >= _LONGEST_SECONDS:
                 continue
