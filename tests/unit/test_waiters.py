@@ -33,6 +33,18 @@ def _mine(lock: LockFile) -> Path:
     return Path(lock.path).with_name(leftovers.waiter_name(process.this_process()))
 
 
+def test_a_sign_that_is_renewed_can_be_read_all_the_time(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = waiters.WaiterFile(lock, "uv run", time.time())
+    sign.show()
+    (first,) = waiters.read(lock)
+    seen: list[LockOwner] = []
+    monkeypatch.setattr(os, "fchmod", lambda *_: seen.extend(waiters.read(lock)))
+    sign.show()
+    monkeypatch.undo()
+    assert [waiter.process for waiter in (*seen, *waiters.read(lock))] == [first.process] * 2
+    sign.remove()
+
+
 def test_a_wait_shows_after_a_while(lock: LockFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "_RENEW_SECONDS", 0.2)
     monkeypatch.setattr(wait, "_SHOW_SECONDS", 2.0)

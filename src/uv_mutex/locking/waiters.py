@@ -47,8 +47,9 @@ class WaiterFile:
                 return
             try:
                 mode = self._target.file_mode()
-                # Written anew each time: its time says that we live, and `git clean -fdx` may have removed it.
-                fd = files.open_file(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+                # Written anew each time: its time says that we live, and `git clean -fdx` may have removed it. It is
+                # not emptied before, as others read it meanwhile.
+                fd = files.open_file(self._path, os.O_WRONLY | os.O_CREAT, mode)
                 self._shown = True
                 try:
                     os.fchmod(fd, mode)
