@@ -145,6 +145,15 @@ def test_a_long_build_is_not_taken_for_such_a_command(environment: Path) -> None
         assert not run.is_alive
 
 
+def test_nor_is_a_build_that_has_ended(environment: Path) -> None:
+    """Until uv takes notice of that, the build has no variables to show."""
+    build = "build = subprocess.Popen(['/bin/sleep', '1.5'])\nos.waitid(os.P_PID, build.pid, os.WEXITED | os.WNOWAIT)\n"
+    with uv(build + _WAITS, seconds=1) as run:
+        leave(environment, run)
+        assert seconds(environment) < _WELL_BELOW_TEN
+        assert not run.is_alive
+
+
 def test_a_sync_that_builds_is_waited_for_until_its_end(environment: Path) -> None:
     with uv(with_child({}, age=1.5), seconds=1) as run:
         leave(environment, run, runs.SYNC)

@@ -4,8 +4,10 @@ import os
 
 #: Where there is no /proc, or a sandbox hides a part of it. Nothing that is unknown equals anything.
 _UNKNOWN = "-"
-#: The places of the state, the parent and the start time in /proc/PID/stat, counted after the name of the program.
-_STATE, _PARENT, _START = 0, 1, 19
+#: The places of state, parent, flags and start time in /proc/PID/stat, counted after the name of the program.
+_STATE, _PARENT, _FLAGS, _START = 0, 1, 6, 19
+#: PF_EXITING of the kernel's include/linux/sched.h, one of these flags.
+_EXITING = 0x4
 #: How SIGKILL (9) is shown in /proc/PID/status.
 _SIGKILL_MASK = 1 << 8
 _LOOKS, _LOOK_SECONDS = 2, 0.01
@@ -179,6 +181,14 @@ def start_time(pid: int | str) -> str:
         return stat(pid)[_START]
     except (OSError, IndexError):
         return _UNKNOWN
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is gone, or about to be: /proc shows none of its variables any more."""
+    try:
+        return bool(int(stat(pid)[_FLAGS]) & _EXITING)
+    except (OSError, IndexError, ValueError):
+        return True
 
 
 def stat(pid: int | str) -> list[str]:

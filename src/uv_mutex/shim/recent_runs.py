@@ -206,7 +206,7 @@ def _is_command(pid: int, own: dict[bytes, bytes]) -> bool:
     variables = _variables(pid)
     if _depth(variables) == _depth(own) + 1:
         return True
-    if _age(pid) < _COMMAND_SECONDS:
+    if _age(pid) < _COMMAND_SECONDS or process.is_ending(pid):
         return False
     # `env -i` and setproctitle hide the variables, and so do processes of other users. What uv starts for itself, it
     # gives its own variables, but for a few.
